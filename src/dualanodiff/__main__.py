@@ -1,0 +1,5 @@
+"""`python -m dualanodiff` is `dualanodiff`."""
+
+from dualanodiff.cli import main
+
+main()

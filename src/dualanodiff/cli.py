@@ -1,0 +1,231 @@
+"""The `dualanodiff` command: one function a command, each importing what it needs when it is called."""
+
+import dataclasses
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dualanodiff.console import (
+    ConfigOption,
+    GuardedGroup,
+    JsonOption,
+    SetOption,
+    VersionOption,
+    command_line,
+    read_assignments,
+    read_mask_wishes,
+    show,
+)
+from dualanodiff.pretrain.cli import app as pretrain_app
+from dualanodiff.progress import duration
+
+app = typer.Typer(
+    cls=GuardedGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(pretrain_app, name="pretrain")
+
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="A folder in the MVTec AD layout, or one category of it.")
+]
+CategoryOption = Annotated[str | None, typer.Option("--category", help="Needed where DATA has more than one.")]
+BaseOption = Annotated[
+    str, typer.Option("--base", help="mini (shipped), a folder in Stable Diffusion's layout, or a hub id.")
+]
+ShotsOption = Annotated[
+    str, typer.Option("--shots", metavar="all|N|first-third|FILE", help="Which pictures of the defect to learn from.")
+]
+
+
+@app.callback()
+def root(version: VersionOption = False) -> None:
+    """Defect pictures with pixel masks from a few real examples.
+
+    `dualanodiff demo` shows the whole job. With data of your own: check, fit, generate.
+    """
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything it makes is put.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Another seed draws another product.")] = 0,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do the whole job on what is shipped: no network, no GPU, no data of yours."""
+    assignments = read_assignments(settings)
+    from dualanodiff.demo import run_demo
+
+    result = run_demo(out, seed=seed, assignments=assignments)
+    lines = [
+        f"{key.replace('_', ' ')}: {value}" for key, value in result.items() if isinstance(value, str | int | float)
+    ]
+    lines += [
+        "",
+        "With a folder of your own (test/DEFECT has the pictures, ground_truth/DEFECT their masks):",
+        "  dualanodiff check DATA --defect DEFECT",
+        "  dualanodiff fit DATA --defect DEFECT --out runs/mine",
+        "  dualanodiff generate runs/mine --count 100 --out sets/mine",
+    ]
+    show(result, "\n".join(lines), as_json=as_json)
+
+
+@app.command()
+def check(
+    data: DataArgument,
+    category: CategoryOption = None,
+    defect: Annotated[str | None, typer.Option("--defect", help="Look at this defect only.")] = None,
+    base: BaseOption = "mini",
+    shots: ShotsOption = "first-third",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Time a training step to foretell a run's.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what DATA holds, what is wrong with it by file, and what a run would cost; exit 1 on errors."""
+    assignments = read_assignments(settings, config)
+    from dualanodiff.cost import measure_cost
+    from dualanodiff.data.check import check as find_problems
+    from dualanodiff.data.check import render
+    from dualanodiff.fit_folder import base_and_settings
+
+    loaded, chosen = base_and_settings(base, config, assignments)
+    resolution, factor = chosen.data.resolution, loaded.latent_factor
+    report = find_problems(
+        data, category=category, defect=defect, resolution=resolution, latent_factor=factor, shots=shots
+    )
+    text = render(report)
+    if cost and not report.errors:
+        costs = measure_cost(loaded, chosen)
+        report = dataclasses.replace(report, costs=costs)
+        text += (
+            f"\na run: {costs['train_steps']} steps in about {duration(costs['train_seconds'])} on this machine's "
+            f"{costs['device']}, then {costs['pair_seconds']:.1f} s a pair; adapters of {costs['adapter_bytes'] / 1e6:.0f} MB"
+        )
+    show(report.as_json(), text, as_json=as_json)
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fit(
+    data: DataArgument,
+    defect: Annotated[str, typer.Option("--defect", help="The defect type to learn: a folder name under test/.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make.")],
+    category: CategoryOption = None,
+    base: BaseOption = "mini",
+    shots: ShotsOption = "first-third",
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn one defect type from its shots."""
+    assignments = read_assignments(settings, config)
+    from dualanodiff.fit_folder import fit_folder
+
+    result = fit_folder(
+        data,
+        defect=defect,
+        category=category,
+        out=out,
+        base=base,
+        shots=shots,
+        config=config,
+        assignments=assignments,
+        resume=resume,
+    )
+    text = (
+        f"Learned {defect} from {result['shots']} shots in {result['steps']} steps and {duration(result['seconds'])} "
+        f"(loss {result['loss']:.4f}): {out}\n"
+        f"Previews are in {out / 'preview'}. Next: {command_line('generate', out, '--count', 100, '--out', 'SET')}"
+    )
+    show(result, text, as_json=as_json)
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by fit or import-official.")],
+    count: Annotated[int, typer.Option("--count", min=1, help="Pairs the set shall have in the end.")],
+    out: Annotated[Path, typer.Option("--out", metavar="SET", help="The set folder to make or to fill up.")],
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Another seed draws other pairs; the run's if none.")
+    ] = None,
+    normals: Annotated[
+        Path | None,
+        typer.Option("--normals", help="Normal pictures whose backgrounds are used (runs with background)."),
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make pairs of a defect picture and its mask; continues where it stopped."""
+    assignments = read_assignments(settings)
+    from dualanodiff.generation import generate_set
+
+    result = generate_set(run, count=count, out=out, seed=seed, assignments=assignments, normals=normals)
+    show(result, f"{count} pairs are in {out}: image/, mask/, part/ and manifest.jsonl", as_json=as_json)
+
+
+@app.command()
+def mask(
+    folder: Annotated[Path, typer.Argument(metavar="SET", help="A set folder made by generate.")],
+    method: Annotated[
+        Literal["key", "u2net", "sam", "attention"] | None,
+        typer.Option("--method", help="How the mask is read from the part picture; as generated if not given."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="The U2-Net onnx file, or the folder of a SAM.")
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the masks of a set, again or by another method; continues where it stopped."""
+    wishes = read_mask_wishes(settings)
+    from dualanodiff.masks.remake import remake_masks
+
+    result = remake_masks(
+        folder, **wishes | {key: value for key, value in [("method", method), ("model", model)] if value}
+    )
+    text = f"{result['count']} masks by {result['method']} are in {folder / 'mask'}; {len(result['empty'])} parts show no defect"
+    show(result, text, as_json=as_json)
+
+
+@app.command("import-official")
+def import_official_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The authors' pytorch_lora_weights.bin.")],
+    base: Annotated[str, typer.Option("--base", help="The base it was trained on: a folder or a hub id.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Load a checkpoint of the authors' code as a run."""
+    from dualanodiff.official_run import import_official
+
+    result = import_official(file, base=base, out=out)
+    text = f"Imported {file} as {out}. Next: {command_line('generate', out, '--count', 100, '--out', 'SET')}"
+    show(result, text, as_json=as_json)
+
+
+@app.command("settings")
+def settings_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Print every setting with its default and what it does, as TOML to edit and pass with --config."""
+    from dualanodiff.settings import Settings, read_settings, to_toml
+
+    chosen = (read_settings(config) if config else Settings()).updated(read_assignments(settings, config), "--set")
+    show(chosen.to_dict(), to_toml(chosen).rstrip(), as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; libraries keep their advice to themselves."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    app(prog_name="dualanodiff")

@@ -1,0 +1,95 @@
+"""The whole job on what is shipped: draw a product, learn one of its defects, make pairs, look at them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualanodiff.change import agreement, change_map, contrast
+from dualanodiff.data.shots import Shot, find_shots
+from dualanodiff.errors import RunError
+from dualanodiff.fit_folder import fit_folder
+from dualanodiff.generation import generate_set
+from dualanodiff.grid import pair_grid
+from dualanodiff.images import read_rgb
+from dualanodiff.runs import RunFolder
+from dualanodiff.sets import PairSet
+from dualanodiff.storage import write_json
+from dualanodiff.synth.product import demo_products, write_product
+
+PRODUCT, DEFECT = "cap", "stain"
+PICTURES = 24
+"""Defect pictures drawn a type; the first third, eight, are the shots."""
+NORMALS = 24
+PAIRS = 16
+AGREES = 0.8
+"""A mask agrees with its picture from this area under the ROC curve on; a mask of another pair scores about 0.5."""
+
+
+def run_demo(out: Path, *, seed: int = 0, assignments: dict[str, str]) -> dict[str, Any]:
+    """Draw the demo's products, fit, generate and judge; everything is under `out`, and a second call goes on.
+
+    `out` becomes data/ (three products in MVTec layout), run/ and set/ (a RUN and a SET), pairs.png and demo.json.
+    """
+    data, run, pairs = out / "data", out / "run", out / "set"
+    marker = data / "seed.txt"
+    if marker.exists() and marker.read_text(encoding="utf-8") != str(seed):
+        msg = f"{out}: holds a demo of seed {marker.read_text(encoding='utf-8')}; choose another --out for seed {seed}"
+        raise RunError(msg)
+    if not marker.exists():
+        for name, product in demo_products().items():
+            write_product(data / name, product, normals=NORMALS, defects=PICTURES, size=256, seed=seed)
+        marker.write_text(str(seed), encoding="utf-8")
+    settings = {"seed": str(seed), **assignments}
+    if not RunFolder(run).finished:
+        resume = (run / "config.toml").exists()
+        fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, assignments=settings, resume=resume)
+    generate_set(run, count=PAIRS, out=pairs, assignments={})
+    side = RunFolder(run).settings().data.resolution
+    shots = find_shots(data, defect=DEFECT, category=PRODUCT, resolution=side)
+    grid = draw_grid(pairs, shots, out / "pairs.png")
+    normals = [read_rgb(path, size=side) for path in sorted((data / PRODUCT / "train" / "good").glob("*.png"))]
+    judged = judge_set(pairs, normals)
+    result = {
+        "pictures": str(grid),
+        "run": str(run),
+        "set": str(pairs),
+        "data": str(data),
+        "product": f"{PRODUCT} with {DEFECT}",
+        "pairs": PAIRS,
+        **judged,
+        "shots_agreement": [round(agreement(change_map(shot.image, normals), shot.mask), 3) for shot in shots],
+    }
+    write_json(out / "demo.json", result)
+    return result
+
+
+def draw_grid(folder: Path, shots: list[Shot], path: Path) -> Path:
+    """The set's first pairs beside the shots, as one picture; its path."""
+    pairs = PairSet.open(folder)
+    indices = list(pairs.rows())[:8]
+    image, mask, part = ([pairs.read(kind, index) for index in indices] for kind in ("image", "mask", "part"))
+    pair_grid(image, mask, part, path, shots, key=pairs.key())
+    return path
+
+
+def judge_set(folder: Path, normals: list[np.ndarray]) -> dict[str, Any]:
+    """How many pairs show a defect, and in how many the mask agrees with what changed against good pictures.
+
+    Also the control: the same with each mask given to the next pair, which a measure worth its name scores near 0.5.
+    """
+    pairs = PairSet.open(folder)
+    rows = pairs.rows()
+    masks = {index: pairs.read("mask", index) for index in rows}
+    changes = {index: change_map(pairs.read("image", index), normals) for index in rows}
+    shown = [index for index in rows if not rows[index]["mask_empty"] and contrast(changes[index], masks[index]) > 0]
+    scores = {index: agreement(changes[index], masks[index]) for index in rows}
+    others = [masks[index] for index in rows][1:] + [masks[index] for index in rows][:1]
+    control = [agreement(changes[index], other) for index, other in zip(rows, others, strict=True)]
+    return {
+        "with_a_defect": len(shown),
+        "mask_agrees": sum(scores[index] >= AGREES for index in shown),
+        "agreement": [round(scores[index], 3) for index in rows],
+        "median_agreement": round(float(np.median(list(scores.values()))), 3),
+        "median_agreement_of_swapped_masks": round(float(np.median(control)), 3),
+    }

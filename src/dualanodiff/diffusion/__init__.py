@@ -1,0 +1,1 @@
+"""The diffusion mathematics: losses and the guided sampling loop, pure functions of a model."""

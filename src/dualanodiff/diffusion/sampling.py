@@ -1,0 +1,99 @@
+"""The guided denoising loop over pairs (method.md of this project, "Sampling"). Pure: the model is a callable."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
+from torch import Tensor
+
+from dualanodiff.diffusion.objective import Schedule
+
+SCHEDULERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    # set_alpha_to_one and the like stay the base's own choice; clipping makes no sense on latents.
+    "ddim": lambda config: DDIMScheduler.from_config(config, clip_sample=False),
+    "dpmsolver++": lambda config: DPMSolverMultistepScheduler.from_config(
+        config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
+    ),
+    "pndm": lambda config: PNDMScheduler.from_config(config, skip_prk_steps=True),
+}
+
+
+class PairDenoiser(Protocol):
+    """Anything called like a DualUNet."""
+
+    def __call__(
+        self, latents: Tensor, timesteps: Tensor, text: Tensor, background: Tensor | None = None, **others: Any
+    ) -> Tensor:
+        """Predict for latents (2, B, c, h, w)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Prompt embeddings and how hard to pull towards them."""
+
+    text: Tensor
+    """(2, tokens, width): image and part prompt."""
+    empty: Tensor
+    """(tokens, width): the empty prompt, the negative of both branches."""
+    scale: float
+    """1 means no guidance, and half the cost."""
+
+    def rows(self) -> Tensor:
+        """Prompts of one call, (2, 1 or 2, tokens, width), negative first; the pairs of a call share them."""
+        positive = self.text[:, None]
+        if self.scale == 1:
+            return positive
+        return torch.cat([self.empty[None, None].expand_as(positive), positive], dim=1)
+
+
+@dataclass(frozen=True)
+class Background:
+    """Clean background latents (K, c, h, w), K = 1 or one a pair, and the one noise they are noised with."""
+
+    latents: Tensor
+    noise: Tensor
+
+
+@torch.inference_mode()
+def denoise_pairs(
+    model: PairDenoiser,
+    scheduler: Any,
+    schedule: Schedule,
+    latents: Tensor,
+    guidance: Guidance,
+    *,
+    background: Background | None = None,
+    adjust_clean: Callable[[Tensor, float], Tensor] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Clean latents (2, B, c, h, w) from start latents of that shape.
+
+    `scheduler` has its timesteps set. `adjust_clean(clean, progress)` may change the predicted clean latents of a
+    step, `progress` running from 0 to 1. The model is called in `dtype`, the scheduler works in float32.
+    """
+    pairs = latents.shape[1]
+    text = guidance.rows().to(latents.device, dtype)
+    steps = scheduler.timesteps
+    for i, moment in enumerate(steps):
+        timesteps = moment.to(latents.device).expand(pairs)
+        inputs = latents if guidance.scale == 1 else latents.repeat(1, 2, 1, 1, 1)
+        extra: dict[str, Any] = {}
+        if background is not None:
+            times = timesteps[: background.latents.shape[0]]
+            noised = schedule.add_noise(background.latents, background.noise, times)
+            # Always the image's own prompt: the background is the same for the negative and the positive rows.
+            extra = {"background": noised.to(dtype), "background_text": text[0, -1:]}
+        predicted = model(inputs.to(dtype), timesteps.repeat(inputs.shape[1] // pairs), text, **extra).float()
+        if guidance.scale != 1:
+            negative, positive = predicted.chunk(2, dim=1)
+            predicted = negative + guidance.scale * (positive - negative)
+        if adjust_clean is not None:
+            clean = schedule.clean_from(latents, predicted, timesteps)
+            clean = adjust_clean(clean, i / max(1, len(steps) - 1))
+            predicted = schedule.prediction_from(latents, clean, timesteps)
+        flat = scheduler.step(predicted.flatten(0, 1), moment, latents.flatten(0, 1)).prev_sample
+        latents = flat.view_as(latents)
+    return latents

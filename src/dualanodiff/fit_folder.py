@@ -1,0 +1,69 @@
+"""The `fit` command: a data folder and settings from four layers -> a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dualanodiff.data.catalog import pick
+from dualanodiff.data.shots import find_shots
+from dualanodiff.errors import RunError
+from dualanodiff.fitting import fit, recommended, wants_bf16
+from dualanodiff.model.base import Base, load_base
+from dualanodiff.runs import RunFolder
+from dualanodiff.settings import Settings, read_settings
+
+
+def fit_folder(
+    data: Path,
+    *,
+    defect: str | None,
+    category: str | None = None,
+    out: Path,
+    base: str = "mini",
+    shots: str = "first-third",
+    config: Path | None = None,
+    assignments: dict[str, str],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Learn `defect` from the shots of a data folder; returns run, shots, steps, loss, seconds and what was chosen.
+
+    Raises DataError, SettingsError, ModelError or RunError, each naming what is wrong and the way out.
+    """
+    product, name = pick(data, category, defect)
+    loaded, settings = base_and_settings(base, config, assignments)
+    found = find_shots(data, defect=name, category=product.name, rule=shots, resolution=settings.data.resolution)
+    folder = fit(found, loaded, out, settings, normals=product.good, category=product.name, defect=name, resume=resume)
+    return summarise(folder)
+
+
+def base_and_settings(name: str, config: Path | None, assignments: dict[str, str]) -> tuple[Base, Settings]:
+    """The base in the precision that the settings ask for, and the settings of all four layers."""
+    base = load_base(name)
+    settings = recommended(base)
+    if config is not None:
+        settings = read_settings(config, settings)
+    settings = settings.updated(assignments, "--set")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wants_bf16(settings, device):
+        nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
+    return base, settings
+
+
+def summarise(folder: RunFolder) -> dict[str, Any]:
+    """What a finished fit has to say: run, shots, steps, last loss, seconds, start, key colour."""
+    _, facts = folder.load_start()
+    lines = folder.metrics.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        msg = f"{folder.metrics}: empty, so nothing is known of this run's training; fit it again into a new folder"
+        raise RunError(msg)
+    last = json.loads(lines[-1])
+    kept = ("shots", "steps", "start", "key_color", "object_masks")
+    return {
+        "run": str(folder.path),
+        "loss": last["loss"],
+        "seconds": last["seconds"],
+        **{key: facts[key] for key in kept},
+    }

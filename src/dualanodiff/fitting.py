@@ -1,0 +1,340 @@
+"""Learn one defect type from its shots: shots -> latents -> adapters.
+
+The main path is `Fit.run`: build, resume, step, log, checkpoint, finish.
+"""
+
+import errno
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.data.keycolor import parse_key_color
+from dualanodiff.data.shots import Shot
+from dualanodiff.diffusion.start import mean_latents
+from dualanodiff.errors import DataError, SettingsError, TrainingStopped
+from dualanodiff.grid import pair_grid
+from dualanodiff.images import read_rgb, to_rgb
+from dualanodiff.latents import background_picture, check_resolution, encode_pictures, encode_shots
+from dualanodiff.masks.key import calibrate_threshold, key_mask
+from dualanodiff.masks.saliency import U2Net, object_mask
+from dualanodiff.model.adapters import save_adapters
+from dualanodiff.model.base import Base
+from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch
+from dualanodiff.progress import progress
+from dualanodiff.runs import RunFolder, file_record, make_lineage
+from dualanodiff.sampler import PairSampler, quick, schedule_of
+from dualanodiff.settings import Settings
+from dualanodiff.storage import append_jsonl
+
+LOG_STEPS = 10
+PREVIEW_PAIRS = 4
+MAX_BACKGROUNDS = 64
+"""Normal pictures whose backgrounds a run keeps for sampling."""
+
+
+def fit(
+    shots: Sequence[Shot],
+    base: Base,
+    out: str | Path,
+    config: Settings | None = None,
+    *,
+    normals: Sequence[Path] = (),
+    category: str | None = None,
+    defect: str | None = None,
+    resume: bool = False,
+) -> RunFolder:
+    """Learn one defect type from `shots` on `base` and write the run folder `out`.
+
+    `config` is by default the paper's settings with what the base recommends. `normals` are pictures of good parts,
+    needed only with background compensation. Raises DataError, SettingsError or RunError for unusable input, and
+    TrainingStopped, with the last good state kept, when training cannot go on.
+    """
+    settings = config or recommended(base)
+    if not shots:
+        msg = "no shots to learn from; give at least one defect picture with its mask"
+        raise DataError(msg)
+    if settings.model.background != "none" and not normals:
+        msg = (
+            "model.background needs normal pictures to take backgrounds from; give some (train/good), or set it to none"
+        )
+        raise DataError(msg)
+    files = [file_record(shot.path, "shot") for shot in shots if shot.path]
+    files += [file_record(shot.mask_path, "mask") for shot in shots if shot.mask_path]
+    chosen = _spread(normals, MAX_BACKGROUNDS) if settings.model.background != "none" else []
+    files += [file_record(path, "normal") for path in chosen]
+    lineage = make_lineage(base=base.name, seed=settings.seed, files=files, category=category, defect=defect)
+    folder = RunFolder(Path(out))
+    check_resolution(base, shots)
+    folder.begin(settings, lineage, resume=resume)
+    with _stopping(folder):
+        Fit(shots, base, folder, settings, chosen).run()
+    return folder
+
+
+def recommended(base: Base) -> Settings:
+    """The paper's settings, with what this base's card recommends put over them."""
+    return Settings().updated(base.card.get("settings", {}), f"{base.name}/base.toml")
+
+
+class Fit:
+    """One fit in progress."""
+
+    def __init__(
+        self, shots: Sequence[Shot], base: Base, folder: RunFolder, settings: Settings, normals: Sequence[Path]
+    ) -> None:
+        self.shots, self.base, self.folder, self.settings = shots, base, folder, settings
+        self.accelerator = _accelerator(settings, folder)
+        self.device = self.accelerator.device
+        for part in (base.vae, base.unet, base.text_encoder):
+            part.to(self.device)
+        self.key = parse_key_color(settings.data.key_color, shots)
+        objects, object_source = self._objects()
+        with self.accelerator.main_process_first():
+            self.latents = encode_shots(
+                base,
+                shots,
+                self.key,
+                horizontal=settings.data.flip_horizontal,
+                vertical=settings.data.flip_vertical,
+                objects=objects,
+                cache=folder.path / "latents.safetensors",
+            )
+        self.backgrounds = self._encode_normals(normals) if objects is not None else None
+        self.schedule = schedule_of(base)
+        if settings.train.gradient_checkpointing:
+            base.unet.enable_gradient_checkpointing()
+        model, self.start = build_pair_model(base, self.schedule, settings)
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in model.parameters() if parameter.numel()],
+            lr=settings.train.learning_rate,
+            weight_decay=settings.train.adam_weight_decay,
+        )
+        self.model: nn.Module
+        self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
+        self.pair_model: PairModel = self.accelerator.unwrap_model(self.model)
+        self.mean = mean_latents(self.latents.pairs.flatten(0, 1))
+        self.facts: dict[str, Any] = {
+            "key_color": list(self.key),
+            "resolution": shots[0].image.shape[0],
+            "shots": len(shots),
+            "start": self.start,
+            "object_masks": object_source,
+        }
+
+    def run(self) -> None:
+        """Train to the end, from the newest checkpoint if there is one, and write what was learned."""
+        train = self.settings.train
+        step = self._resume()
+        began = time.monotonic()
+        recent: list[torch.Tensor] = []
+        with progress("fit", train.max_train_steps, start=step) as bar:
+            try:
+                while step < train.max_train_steps:
+                    recent.append(self._step(step))
+                    step += 1
+                    last = step == train.max_train_steps
+                    if step % LOG_STEPS == 0 or last:
+                        loss = self._log(step, recent, time.monotonic() - began)
+                        recent = []
+                        bar.step(LOG_STEPS if step % LOG_STEPS == 0 else step % LOG_STEPS, loss=loss)
+                    if step % train.checkpointing_steps == 0 or last:
+                        self._checkpoint(step)
+                    if train.preview_steps and step % train.preview_steps == 0 and not last:
+                        self._preview(step)
+            except KeyboardInterrupt:
+                if recent and _finite(recent):
+                    self._checkpoint(step)
+                raise
+        self._finish(step)
+
+    def _step(self, step: int) -> torch.Tensor:
+        train = self.settings.train
+        for group in self.optimizer.param_groups:
+            group["lr"] = train.learning_rate * min(1.0, (step + 1) / max(1, train.lr_warmup_steps))
+        batch = draw_batch(self.latents, self.settings, step, process=self.accelerator.process_index)
+        with self._precision():
+            losses = self.model(batch.to(self.device), train)
+        weights = losses.new_tensor([1.0, train.part_weight, train.inclusion_weight])
+        self.accelerator.backward((losses * weights).sum())
+        self.accelerator.clip_grad_norm_(self.model.parameters(), train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        # Left on the device: reading it now would make the device wait for us every step.
+        return losses.detach()
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision, unless the base's own weights are bf16 already."""
+        wanted = wants_bf16(self.settings, self.device) and self.base.unet.dtype == torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
+
+    def _log(self, step: int, recent: list[torch.Tensor], seconds: float) -> float:
+        losses = torch.stack(recent).float().mean(dim=0).tolist()
+        total = (
+            losses[0] + self.settings.train.part_weight * losses[1] + self.settings.train.inclusion_weight * losses[2]
+        )
+        if not np.isfinite(total):
+            kept = [int(path.stem.split("-")[1]) for path in self.folder.checkpoints()]
+            last = f"the state of step {kept[-1]} is kept" if kept else "no state had been kept yet"
+            msg = (
+                f"{self.folder.path}: the loss is not a number at step {step}; {last}. Fit again into a new folder with a "
+                f"lower train.learning_rate (now {self.settings.train.learning_rate:g}) or train.mixed_precision=no"
+            )
+            raise TrainingStopped(msg)
+        if self.accelerator.is_main_process:
+            image, part, inclusion = (round(value, 6) for value in losses)
+            row = {"step": step, "loss": round(total, 6), "image": image, "part": part, "inclusion": inclusion}
+            append_jsonl(self.folder.metrics, {**row, "seconds": round(seconds, 1)})
+            self.accelerator.log(row, step=step)
+        return total
+
+    def _checkpoint(self, step: int) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.pair_model.parameters()):
+            msg = f"{self.folder.path}: weights are not numbers at step {step}; fit again with a lower train.learning_rate"
+            raise TrainingStopped(msg)
+        if self.accelerator.is_main_process:
+            groups = {
+                "model": self.pair_model.state_dict(),
+                "optimizer": optimizer_tensors(self._optimizer, self.pair_model.named_parameters()),
+            }
+            save_checkpoint(
+                self.folder.checkpoint_path(step), groups, {"step": step, "settings": asdict(self.settings)}
+            )
+            self.folder.drop_old_checkpoints()
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint; the step it was made after, 0 without one."""
+        checkpoints = self.folder.checkpoints()
+        step = 0
+        if checkpoints:
+            groups, meta = load_checkpoint(checkpoints[-1])
+            self.pair_model.load_state_dict(groups["model"])
+            restore_optimizer(self._optimizer, self.pair_model.named_parameters(), groups.get("optimizer", {}))
+            step = int(meta["step"])
+        if self.accelerator.is_main_process:
+            self.folder.trim_metrics(step)
+        return step
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Torch's own optimiser inside accelerate's wrapper."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+    def _objects(self) -> tuple[list[np.ndarray] | None, str]:
+        """Object masks of the shots where the run uses background compensation, and what found them."""
+        if self.settings.model.background == "none":
+            return None, "not used"
+        model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
+        found = [object_mask(shot.image, model) for shot in self.shots]
+        return [mask for mask, _ in found], "; ".join(sorted({source for _, source in found}))
+
+    def _encode_normals(self, normals: Sequence[Path]) -> torch.Tensor:
+        """Latents (n, c, h, w) of normal pictures' backgrounds, kept in the run so that it needs its data no more."""
+        side = self.shots[0].image.shape[0]
+        model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
+        pictures = [read_rgb(path, size=side) for path in normals]
+        return encode_pictures(
+            self.base, [background_picture(picture, object_mask(picture, model)[0]) for picture in pictures]
+        )
+
+    @torch.no_grad()
+    def sampler(self) -> PairSampler:
+        """The model as it is now, ready to draw pairs."""
+        key = np.full((1, *self.shots[0].image.shape), self.key, np.uint8)
+        return PairSampler(
+            base=self.base,
+            dual=self.pair_model.dual,
+            text=self.pair_model.embed().to(self.device),
+            mean=self.mean,
+            key_latents=encode_pictures(self.base, list(key))[0].mean(dim=(1, 2), keepdim=True),
+            backgrounds=self.backgrounds,
+        )
+
+    def _preview(self, step: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with self._precision():
+            drawn = self.sampler().draw(range(PREVIEW_PAIRS), self.settings.seed, quick(self.settings.sample))
+        masks = [key_mask(part, self.key).mask for part in drawn.part]
+        pair_grid(drawn.image, masks, drawn.part, self.folder.path / "preview" / f"step-{step:08d}.png", self.shots)
+
+    def _finish(self, step: int) -> None:
+        """Write the adapters, a last preview, and last of all what sampling starts from, which marks the run finished."""
+        self.accelerator.end_training()
+        if not self.accelerator.is_main_process:
+            return
+        save_adapters(self.pair_model.dual, self.pair_model.text, self.folder.adapter)
+        if self.settings.train.preview_steps:
+            self._preview(step)
+        parts = self.latents.pairs[:, 0, 1].to(self.device)
+        decoded = np.concatenate([to_rgb(self.base.decode(rows)) for rows in parts.split(4)])
+        masks = [shot.mask for shot in self.shots]
+        self.facts |= {"steps": step, "key_threshold": calibrate_threshold(list(decoded), masks, self.key)}
+        if self.backgrounds is not None:
+            self.folder.save_backgrounds(self.backgrounds)
+        self.folder.save_start(self.mean, self.facts)
+
+
+def wants_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether the frozen base computes in bf16: where the device has it, unless the settings say no."""
+    if settings.train.mixed_precision != "auto":
+        return settings.train.mixed_precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _accelerator(settings: Settings, folder: RunFolder) -> Accelerator:
+    if settings.train.report_to == "none":
+        return Accelerator()
+    try:
+        accelerator = Accelerator(log_with=settings.train.report_to, project_dir=folder.path / "tracker")
+        plain = {name: json.dumps(group) for name, group in settings.to_dict().items()}
+        accelerator.init_trackers("dualanodiff", config=plain)
+    except (ImportError, ValueError, KeyError) as error:
+        msg = (
+            f"train.report_to is {settings.train.report_to!r}, which cannot be used ({error}); install it, or set none"
+        )
+        raise SettingsError(msg) from None
+    return accelerator
+
+
+def _finite(losses: list[torch.Tensor]) -> bool:
+    return bool(torch.stack(losses).isfinite().all())
+
+
+def _spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most `count` of the paths, evenly spread over them."""
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return [paths[i] for i in chosen]
+
+
+@contextmanager
+def _stopping(folder: RunFolder) -> Iterator[None]:
+    """Turn a full disk and missing memory into one clear line that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        msg = f"{folder.path}: the disk is full; make room and add --resume, every state written before is whole"
+        raise TrainingStopped(msg) from None
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
+            raise
+        msg = (
+            f"{folder.path}: not enough memory; the states written before are whole. Fit into a new folder with a lower "
+            "train.train_batch_size or data.resolution, or add --resume --set train.gradient_checkpointing=true"
+        )
+        raise TrainingStopped(msg) from None

@@ -1,0 +1,193 @@
+"""Make pairs from a run: adapters -> pairs -> masks -> a set folder."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dualanodiff import images
+from dualanodiff.data.catalog import find_pictures
+from dualanodiff.errors import DataError, RunError
+from dualanodiff.fitting import wants_bf16
+from dualanodiff.latents import background_picture, encode_pictures
+from dualanodiff.masks.remake import MaskMaker, make_mask_maker
+from dualanodiff.masks.result import MaskResult
+from dualanodiff.masks.saliency import U2Net, object_mask
+from dualanodiff.model.adapters import load_adapters
+from dualanodiff.model.base import Base, load_base
+from dualanodiff.progress import progress
+from dualanodiff.runs import RunFolder
+from dualanodiff.sampler import Drawn, PairSampler
+from dualanodiff.sets import PairSet
+from dualanodiff.settings import Settings
+from dualanodiff.storage import sha256
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A generated defect picture and what belongs to it, all of one size."""
+
+    image: Image.Image
+    """RGB."""
+    mask: Image.Image
+    """Mode L: 255 inside the defect, 0 outside."""
+    part: Image.Image
+    """RGB: the defect alone, on the key colour."""
+    seed: int
+    """The pair's own; it follows from the set's seed and the pair's index."""
+    mask_result: MaskResult
+    """How the mask was found, and whether the part is empty."""
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A finished run, loaded and ready to draw pairs."""
+
+    folder: RunFolder
+    base: Base
+    sampler: PairSampler
+    settings: Settings
+    facts: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """The colour outside the defect in its part pictures."""
+        red, green, blue = self.facts["key_color"]
+        return red, green, blue
+
+    @cached_property
+    def mask_maker(self) -> MaskMaker:
+        """Reads a mask from a part, as `settings.mask` asks."""
+        return make_mask_maker(self.settings.mask, self.key, calibrated=self.facts["key_threshold"] or None)
+
+    def generate(self, count: int, *, seed: int | None = None, batch_size: int | None = None) -> list[Pair]:
+        """The first `count` pairs of a seed (the run's if none).
+
+        Pair i of a seed is the same whatever the count; across batch sizes it is the same to rounding.
+        """
+        sample = replace(self.settings.sample, batch_size=batch_size or self.settings.sample.batch_size)
+        chosen = self.settings.seed if seed is None else seed
+        model = replace(self, settings=replace(self.settings, sample=sample))
+        return [
+            Pair(
+                image=images.to_pil(drawn.image[i]),
+                mask=images.to_pil(mask.mask),
+                part=images.to_pil(drawn.part[i]),
+                seed=drawn.seeds[i],
+                mask_result=mask,
+            )
+            for drawn, masks in model.draw(range(count), chosen)
+            for i, mask in enumerate(masks)
+        ]
+
+    def draw(self, indices: Sequence[int], seed: int) -> Iterator[tuple[Drawn, list[MaskResult]]]:
+        """Batches of pairs and their masks, as arrays; `settings.sample.batch_size` pairs each."""
+        sample = self.settings.sample
+        attention = self.settings.mask.method == "attention"
+        for begin in range(0, len(indices), sample.batch_size):
+            batch = indices[begin : begin + sample.batch_size]
+            drawn = self.sampler.draw(batch, seed, sample, record_attention=attention)
+            maps = drawn.attention if drawn.attention is not None else [None] * len(batch)
+            yield drawn, [self.mask_maker(part, grey) for part, grey in zip(drawn.part, maps, strict=True)]
+
+
+def load(run: str | Path, *, assignments: dict[str, str] | None = None, normals: Path | None = None) -> FittedModel:
+    """The model of a finished run, on the GPU if there is one.
+
+    `assignments` are `group.name=value` settings for sampling and masks. `normals` is a folder of good pictures
+    whose backgrounds replace those kept in the run. Raises RunError, ModelError or SettingsError.
+    """
+    folder = RunFolder(Path(run))
+    settings = folder.settings().updated(assignments or {}, "--set")
+    mean, facts = folder.load_start()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base = load_base(folder.lineage()["base"], device=device)
+    dual, text = load_adapters(folder.adapter, base)
+    if wants_bf16(settings, device):
+        nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
+    with torch.no_grad():
+        prompts = text.embed([settings.model.prompt_image, settings.model.prompt_part, ""])
+    side = int(facts["resolution"])
+    key = np.full((side, side, 3), facts["key_color"], np.uint8)
+    words = base.tokenizer([settings.model.prompt_part]).input_ids[0]
+    sampler = PairSampler(
+        base=base,
+        dual=dual.requires_grad_(False),
+        text=prompts,
+        mean=mean,
+        key_latents=encode_pictures(base, [key])[0].mean(dim=(1, 2), keepdim=True),
+        backgrounds=_backgrounds(folder, base, settings, side, normals),
+        # Without the start and end marks around the prompt's own words.
+        part_tokens=tuple(range(1, min(len(words), prompts.shape[1]) - 1)),
+    )
+    return FittedModel(folder, base, sampler, settings, facts)
+
+
+def generate_set(
+    run: Path,
+    *,
+    count: int,
+    out: Path,
+    seed: int | None = None,
+    assignments: dict[str, str],
+    normals: Path | None = None,
+) -> dict[str, Any]:
+    """Fill the set `out` up to `count` pairs, going on where an earlier call stopped.
+
+    Returns set, count, made (by this call), empty (indices of pairs whose part shows no defect), seed. Every pair is
+    on disk before the next batch is drawn. Raises RunError when the set was begun with another run, seed or settings.
+    """
+    model = load(run, assignments=assignments, normals=normals)
+    chosen = model.settings.seed if seed is None else seed
+    pairs = PairSet.begin(out, _facts(model, run, chosen))
+    done = pairs.done()
+    missing = [index for index in range(count) if index not in done]
+    with progress("generate", count, start=count - len(missing)) as bar:
+        for drawn, masks in model.draw(missing, chosen):
+            for i, index in enumerate(drawn.indices):
+                row = {"seed": drawn.seeds[i], "run": str(run), "set_seed": chosen}
+                attention = None if drawn.attention is None else drawn.attention[i]
+                pairs.add(index, drawn.image[i], drawn.part[i], masks[i], row, attention)
+            bar.step(len(drawn.indices))
+    rows = pairs.rows()
+    empty = [index for index, row in rows.items() if index < count and row.get("mask_empty")]
+    return {"set": str(out), "count": len(rows), "made": len(missing), "empty": empty, "seed": chosen}
+
+
+def _facts(model: FittedModel, run: Path, seed: int) -> dict[str, Any]:
+    """What a set is made from: a call that would mix another into it is refused."""
+    settings = model.settings.to_dict()
+    weights = sha256(model.folder.adapter / "unet_image.safetensors") + sha256(model.folder.path / "start.safetensors")
+    return {
+        "run": str(run),
+        "run_id": hashlib.sha256(weights.encode()).hexdigest()[:16],
+        "seed": seed,
+        "base": model.base.name,
+        "key": list(model.key),
+        "threshold": model.facts["key_threshold"],
+        "settings": {group: settings[group] for group in ("sample", "mask", "model")},
+    }
+
+
+def _backgrounds(folder: RunFolder, base: Base, settings: Settings, side: int, normals: Path | None) -> Tensor | None:
+    """Clean latents of normal pictures' backgrounds, where the run uses background compensation."""
+    if settings.model.background == "none":
+        if normals is not None:
+            msg = f"--normals {normals}: this run has no background compensation; fit with model.background=paper to use it"
+            raise RunError(msg)
+        return None
+    if normals is None:
+        return folder.load_backgrounds()
+    pictures = [images.read_rgb(path, size=side) for path in find_pictures(normals)]
+    if not pictures:
+        msg = f"{normals}: no pictures; give a folder of good pictures of this product"
+        raise DataError(msg)
+    net = U2Net(Path(settings.data.object_model)) if settings.data.object_model else None
+    return encode_pictures(base, [background_picture(rgb, object_mask(rgb, net)[0]) for rgb in pictures])

@@ -1,0 +1,1 @@
+"""The dual model: a frozen Stable Diffusion base, and what is learned beside it."""

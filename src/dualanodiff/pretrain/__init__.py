@@ -1,0 +1,1 @@
+"""Make a base from pictures: pack, autoencoder, UNet with its pair."""

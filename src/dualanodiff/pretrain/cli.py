@@ -1,0 +1,81 @@
+"""`dualanodiff pretrain`: make a base from pictures, one stage a command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualanodiff.console import JsonOption, command_line, show
+from dualanodiff.progress import duration
+
+app = typer.Typer(no_args_is_help=True, help="Make a base from a folder of pictures, stage by stage; each resumes.")
+
+PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="A file made by `pretrain pack`.")]
+FolderOption = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="The base folder to make, or to go on with.")
+]
+MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; resumable.")]
+
+
+@app.command()
+def pack(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURES...", help="Folders of pictures, free to use.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The file to make.")],
+    index: Annotated[
+        Path | None, typer.Option("--index", help="A tab-separated table: picture, original file name.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack folders of pictures, 256 x 256 each, into one file."""
+    from dualanodiff.pretrain.pictures import pack_folders
+
+    result = pack_folders(pictures, out, index=index)
+    next_step = command_line("pretrain", "autoencoder", out, "--out", "FOLDER")
+    show(result, f"Packed {result['pictures']} pictures into {out}. Next: {next_step}", as_json=as_json)
+
+
+@app.command()
+def autoencoder(
+    file: PackArgument,
+    out: FolderOption,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 4000,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the autoencoder: pictures to latents and back."""
+    from dualanodiff.pretrain.autoencoder import AutoencoderPlan, train_autoencoder
+    from dualanodiff.pretrain.pictures import load_pack
+
+    seconds = float("inf") if minutes is None else minutes * 60
+    result = train_autoencoder(load_pack(file), out, AutoencoderPlan(steps=steps), seconds=seconds)
+    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {out / 'vae'}"
+    show(result, text, as_json=as_json)
+
+
+@app.command()
+def unet(
+    file: PackArgument,
+    out: FolderOption,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 8000,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw and encode.")] = 12000,
+    singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw and encode.")] = 6000,
+    card: Annotated[Path | None, typer.Option("--card", help="The base.toml that the base shall carry.")] = None,
+    minutes: MinutesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the UNet, its words and the pair on the autoencoder in FOLDER; the base is FOLDER/base."""
+    from dualanodiff.pretrain.pictures import load_pack
+    from dualanodiff.pretrain.stage_two import train_unet
+    from dualanodiff.pretrain.unet import UNetPlan
+
+    result = train_unet(
+        load_pack(file),
+        out,
+        UNetPlan(steps=steps),
+        bank_pairs=pairs,
+        bank_singles=singles,
+        card=card.read_text(encoding="utf-8") if card else "",
+        seconds=float("inf") if minutes is None else minutes * 60,
+    )
+    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}"
+    show(result, text, as_json=as_json)

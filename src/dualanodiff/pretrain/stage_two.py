@@ -1,0 +1,95 @@
+"""Stage two from end to end: autoencoder and pack -> tokenizer, latent bank, UNet with its pair -> base folder."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+from transformers import CLIPTokenizer
+
+from dualanodiff.errors import ModelError
+from dualanodiff.images import to_rgb, write_png
+from dualanodiff.model.base import Base
+from dualanodiff.pretrain.bank import Bank, build_bank, load_bank
+from dualanodiff.pretrain.folder import write_base
+from dualanodiff.pretrain.pictures import Pack
+from dualanodiff.pretrain.text import train_tokenizer
+from dualanodiff.pretrain.unet import SCHEDULE, Training, UNetPlan
+from dualanodiff.sampler import PairSampler
+from dualanodiff.settings import SampleSettings
+
+
+def train_unet(
+    pack: Pack,
+    folder: Path,
+    plan: UNetPlan,
+    *,
+    bank_pairs: int = 12000,
+    bank_singles: int = 6000,
+    size: int = 128,
+    card: str = "",
+    seconds: float = float("inf"),
+) -> dict[str, Any]:
+    """Train in `folder`, which holds the autoencoder of stage one, and write the base to `folder`/base.
+
+    Everything that takes long is kept in `folder` and resumed. ModelError when there is no autoencoder.
+    """
+    if not (folder / "vae" / "config.json").exists():
+        msg = (
+            f"{folder}/vae: no autoencoder; train it first with `dualanodiff pretrain autoencoder PACK --out {folder}`"
+        )
+        raise ModelError(msg)
+    vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
+    bank_file = folder / "bank.safetensors"
+    if not bank_file.exists():
+        build_bank(_only_vae(vae), pack, bank_file, pairs=bank_pairs, singles=bank_singles, size=size, seed=plan.seed)
+    bank = load_bank(bank_file)
+    tokenizer = _tokenizer(bank, folder / "words")
+    training = Training(plan, tokenizer, bank, folder)
+    for step in training.run(seconds):
+        preview(training, vae, folder / "samples" / f"step-{step:08d}.png")
+    preview(training, vae, folder / "samples" / f"step-{training.step:08d}.png")
+    write_base(training, folder / "vae", folder / "words", folder / "base", card)
+    return {"steps": training.step, "seconds": training.seconds, "base": str(folder / "base")}
+
+
+@torch.no_grad()
+def preview(training: Training, vae: AutoencoderKL, path: Path, count: int = 8) -> None:
+    """A picture of `count` pairs under the rare-word prompts, images above parts, with the averaged weights."""
+    model, bank = training.model, training.bank
+    training.average.store(model.parameters())
+    training.average.copy_to(model.parameters())
+    try:
+        text = model.embed(["a vfx with sks", "sks", ""])
+        base = replace(_only_vae(vae), unet=model.unet)
+        drawn: list[tuple[np.ndarray, np.ndarray]] = []
+        for i in range(count):
+            # Each pair starts from the colours of another picture of the bank.
+            row = bank.pairs[i * 37 % len(bank.pairs)].float()
+            mean = row.mean(dim=(2, 3), keepdim=True).expand_as(row)
+            sampler = PairSampler(base=base, dual=model.dual, text=text, mean=mean)
+            settings = SampleSettings(scheduler="dpmsolver++", num_inference_steps=20, guidance_scale=1.5)
+            pair = sampler.draw([i], training.plan.seed, settings)
+            drawn.append((pair.image[0], pair.part[0]))
+    finally:
+        training.average.restore(model.parameters())
+    rows = [np.concatenate([pair[branch] for pair in drawn], axis=1) for branch in (0, 1)]
+    truth = torch.stack([bank.pairs[i * 37 % len(bank.pairs)].float() for i in range(count)])
+    decoded = [np.concatenate(list(to_rgb(base.decode(truth[:, branch]))), axis=1) for branch in (0, 1)]
+    write_png(path, np.concatenate([*rows, *decoded], axis=0))
+
+
+def _only_vae(vae: AutoencoderKL) -> Base:
+    """A base of which only the autoencoder exists yet."""
+    scheduler = DDPMScheduler.from_config({key: value for key, value in SCHEDULE.items() if key != "set_alpha_to_one"})
+    missing: Any = None
+    return Base("", None, vae, missing, missing, missing, scheduler)  # pyright: ignore[reportArgumentType]
+
+
+def _tokenizer(bank: Bank, folder: Path) -> CLIPTokenizer:
+    if (folder / "tokenizer.json").exists():
+        return CLIPTokenizer.from_pretrained(folder)
+    captions = [caption for pair in bank.pair_captions for caption in pair]
+    return train_tokenizer([*captions, *bank.single_captions], folder)

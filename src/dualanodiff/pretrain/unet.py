@@ -1,0 +1,244 @@
+"""Train the base's UNet and text encoder, and with them a pair: generic branch adapters and their interaction.
+
+The pair learns once, from endless procedural (picture, part) pairs, that the part branch shows what is wrong in the
+image branch. A fit then starts from that bond instead of learning it from eight pictures. Single pictures go through
+the UNet without the pair, so that the base stands alone as well.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.diffusion.objective import Schedule, branch_losses
+from dualanodiff.model.dual import DualUNet
+from dualanodiff.pretrain.autoencoder import rate_at
+from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.text import TOKENS, build_text_encoder
+from dualanodiff.progress import progress
+from dualanodiff.seeds import numpy_stream, torch_stream
+from dualanodiff.settings import ModelSettings
+from dualanodiff.storage import append_jsonl
+
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    # v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end.
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+
+
+@dataclass(frozen=True)
+class UNetPlan:
+    """What is trained, and for how long."""
+
+    steps: int = 8000
+    """Optimiser steps; the rate falls to zero over the last fifth."""
+    pairs: int = 8
+    """Procedural pairs a step, two UNet rows each."""
+    singles: int = 6
+    """Single pictures a step."""
+    rate: float = 5e-4
+    """Peak AdamW rate."""
+    channels: tuple[int, ...] = (96, 192)
+    """Widths of the UNet's levels, each with attention."""
+    rank: int = 32
+    """Rank of the pair's branch adapters."""
+    interaction_rank: int = 64
+    """Width of the pair's low-rank interaction."""
+    rare_prompts: float = 0.5
+    """Share of pairs under the paper's rare-word prompts, the others under their captions."""
+    prompt_dropout: float = 0.1
+    """Share of rows under the empty prompt, which guidance pulls away from."""
+    seed: int = 0
+    """Every random draw comes from it."""
+    save_every: int = 500
+    """Steps between resumable states."""
+
+
+def build_unet(plan: UNetPlan, *, latent_channels: int, cells: int, text_width: int) -> UNet2DConditionModel:
+    """A fresh UNet whose attention heads are 32 wide, which this field's CPUs compute fastest."""
+    levels = len(plan.channels)
+    return UNet2DConditionModel(
+        sample_size=cells,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=plan.channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        layers_per_block=1,
+        cross_attention_dim=text_width,
+        # diffusers reads this as the number of heads.
+        attention_head_dim=tuple(width // 32 for width in plan.channels),
+        norm_num_groups=16,
+    )
+
+
+class Pretrained(nn.Module):
+    """Everything that stage two trains: the UNet, the text encoder and the pair."""
+
+    def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, bank: Bank) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.text_encoder: CLIPTextModel = build_text_encoder(tokenizer)
+        channels, cells = bank.pairs.shape[2], bank.pairs.shape[-1]
+        self.unet = build_unet(
+            plan, latent_channels=channels, cells=cells, text_width=self.text_encoder.config.hidden_size
+        )
+        self.dual = DualUNet(self.unet, rank=plan.rank, interaction="lowrank", interaction_rank=plan.interaction_rank)
+        self.unet.requires_grad_(True)
+        config = DDIMScheduler(**SCHEDULE)
+        self.schedule = Schedule(config.alphas_cumprod, config.config.prediction_type)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def embed(self, prompts: list[str]) -> Tensor:
+        """(n, tokens, width); equal prompts are computed once."""
+        distinct = sorted(set(prompts))
+        ids = self.tokenizer(
+            distinct, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        rows = self.text_encoder(ids).last_hidden_state
+        return rows[[distinct.index(prompt) for prompt in prompts]]
+
+    def forward(self, batch: "Batch") -> Tensor:
+        """Losses (3,): image branch, part branch, single pictures."""
+        text = self.embed([*batch.image_prompts, *batch.part_prompts, *batch.single_prompts])
+        pairs = len(batch.image_prompts)
+        noisy = self.schedule.add_noise(batch.pairs, batch.pair_noise, batch.pair_times)
+        found = self.dual(noisy, batch.pair_times, text[: 2 * pairs].unflatten(0, (2, pairs)))
+        losses = branch_losses(found, self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times))
+        noisy = self.schedule.add_noise(batch.singles, batch.single_noise, batch.single_times)
+        alone = self.unet(noisy, batch.single_times, text[2 * pairs :]).sample
+        wanted = self.schedule.target(batch.singles, batch.single_noise, batch.single_times)
+        return torch.cat([losses, (alone.float() - wanted).square().mean()[None]])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's latents, noise, timesteps and prompts."""
+
+    pairs: Tensor
+    pair_noise: Tensor
+    pair_times: Tensor
+    image_prompts: list[str]
+    part_prompts: list[str]
+    singles: Tensor
+    single_noise: Tensor
+    single_times: Tensor
+    single_prompts: list[str]
+
+
+def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
+    """The batch of one step: a function of the seed and the step."""
+    choice = numpy_stream(plan.seed, "unet", step)
+    noise = torch_stream(plan.seed, "unet", step)
+    prompts = ModelSettings()
+    pair_rows = choice.integers(len(bank.pairs), size=plan.pairs)
+    single_rows = choice.integers(len(bank.singles), size=plan.singles)
+    image_prompts: list[str] = []
+    part_prompts: list[str] = []
+    for row in pair_rows:
+        chance = choice.random()
+        captions = bank.pair_captions[row]
+        if chance < plan.prompt_dropout:
+            captions = ("", "")
+        elif chance < plan.prompt_dropout + plan.rare_prompts * (1 - plan.prompt_dropout):
+            captions = (prompts.prompt_image, prompts.prompt_part)
+        image_prompts.append(captions[0])
+        part_prompts.append(captions[1])
+    pairs = bank.pairs[pair_rows].float().transpose(0, 1)
+    singles = bank.singles[single_rows].float()
+    return Batch(
+        pairs=pairs,
+        pair_noise=torch.randn(pairs.shape, generator=noise),
+        pair_times=torch.randint(1000, (plan.pairs,), generator=noise),
+        image_prompts=image_prompts,
+        part_prompts=part_prompts,
+        singles=singles,
+        single_noise=torch.randn(singles.shape, generator=noise),
+        single_times=torch.randint(1000, (plan.singles,), generator=noise),
+        single_prompts=[
+            "" if choice.random() < plan.prompt_dropout else bank.single_captions[row] for row in single_rows
+        ],
+    )
+
+
+class Training:
+    """The state of stage two: weights, their running average, the optimiser and the step."""
+
+    def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, bank: Bank, folder: Path) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.bank, self.folder = plan, bank, folder
+        self.model = Pretrained(plan, tokenizer, bank)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2)
+        self.average = EMAModel(self.model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75)
+        self.step, self.seconds = 0, 0.0
+        self.state = folder / "unet.safetensors"
+        if self.state.exists():
+            self._resume()
+
+    def run(self, seconds: float) -> Iterator[int]:
+        """Train, yielding the step at every save; ends with the plan's steps or after `seconds`."""
+        began = time.monotonic()
+        before = self.seconds
+        sums = np.zeros(3)
+        with progress("unet", self.plan.steps, start=self.step) as bar:
+            while self.step < self.plan.steps and time.monotonic() - began < seconds:
+                losses = self._step()
+                sums += losses
+                bar.step(loss=float(losses.sum()))
+                self.seconds = before + time.monotonic() - began
+                if self.step % 50 == 0:
+                    image, part, single = (sums / 50).round(5).tolist()
+                    row = {"step": self.step, "image": image, "part": part, "single": single, "seconds": self.seconds}
+                    append_jsonl(self.folder / "unet.jsonl", row)
+                    sums[:] = 0
+                if self.step % self.plan.save_every == 0:
+                    self.save()
+                    yield self.step
+        self.save()
+
+    def _step(self) -> np.ndarray:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate * rate_at(self.step, self.plan.steps, warmup=300)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = self.model(draw_batch(self.bank, self.plan, self.step))
+        losses.sum().backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.step(self.model.parameters())
+        self.step += 1
+        return losses.detach().numpy()
+
+    def save(self) -> None:
+        """Write the resumable state."""
+        names = [name for name, _ in self.model.named_parameters()]
+        groups = {
+            "model": dict(self.model.named_parameters()),
+            "average": dict(zip(names, self.average.shadow_params, strict=True)),
+            "optimizer": optimizer_tensors(self.optimizer, self.model.named_parameters()),
+        }
+        save_checkpoint(self.state, groups, {"step": self.step, "seconds": self.seconds, "plan": asdict(self.plan)})
+
+    def _resume(self) -> None:
+        groups, meta = load_checkpoint(self.state)
+        self.model.load_state_dict(groups["model"], strict=False)
+        self.average.shadow_params = [groups["average"][name] for name, _ in self.model.named_parameters()]
+        self.average.optimization_step = meta["step"]
+        restore_optimizer(self.optimizer, self.model.named_parameters(), groups["optimizer"])
+        self.step, self.seconds = meta["step"], meta["seconds"]

@@ -1,0 +1,1 @@
+"""Procedural pictures of industrial parts with defects and their exact masks."""

@@ -1,0 +1,54 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dualanodiff.images import write_png
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights beside the repository; tests that need it skip where it is absent."""
+    folder = Path(__file__).parents[1].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data and weights of {folder}, which is absent")
+    return folder
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a small product in the MVTec layout and returns the category's folder.
+
+    Pictures are noisy light grey squares named 000.png, 001.png, ...; each defect is a dark red patch that its mask
+    covers exactly, elsewhere in each picture.
+    """
+
+    def make(
+        name: str = "nut",
+        *,
+        defects: Mapping[str, int] | None = None,
+        good: int = 4,
+        test_good: int = 2,
+        size: int = 32,
+        under: Path | None = None,
+    ) -> Path:
+        root = (under or tmp_path / "data") / name
+        random = np.random.default_rng(0)
+        for part, count in (("train", good), ("test", test_good)):
+            for number in range(count):
+                write_png(
+                    root / part / "good" / f"{number:03}.png", random.integers(180, 220, (size, size, 3), np.uint8)
+                )
+        for defect, count in (defects or {"scratch": 6}).items():
+            for number in range(count):
+                rgb = random.integers(180, 220, (size, size, 3), np.uint8)
+                mask = np.zeros((size, size), bool)
+                top, left = random.integers(0, size // 2, 2)
+                mask[top : top + size // 3, left : left + size // 3] = True
+                rgb[mask] = (90, 10, 10)
+                write_png(root / "test" / defect / f"{number:03}.png", rgb)
+                write_png(root / "ground_truth" / defect / f"{number:03}_mask.png", mask)
+        return root
+
+    return make
