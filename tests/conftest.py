@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from dualanodiff.images import write_png
+from dualanodiff.runs import RunFolder
+from small import draw_shots, fit_small
+from tiny import save_tiny_base
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +17,19 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data and weights of {folder}, which is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy base in Stable Diffusion's layout; copy it before changing it."""
+    return save_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="session")
+def small_run(tiny_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run on two shots; copy it before changing it."""
+    folder = tmp_path_factory.mktemp("run")
+    return fit_small(tiny_base_folder, folder / "run", shots=draw_shots(2, folder / "shots"))
 
 
 @pytest.fixture

@@ -14,7 +14,12 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 CODE = SOURCES + sorted((ROOT / "tests").rglob("*.py"))
 TEXT = [
     *CODE,
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *(
+        path
+        for name in ("docs", "recipes", "src")
+        for path in (ROOT / name).rglob("*")
+        if path.suffix in {".md", ".toml"}
+    ),
     *(path for path in ROOT.iterdir() if path.is_file() and path.suffix in {".md", ".toml", ".cff", ""}),
     ROOT / ".ci" / "run",
 ]

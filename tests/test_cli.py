@@ -18,7 +18,7 @@ from dualanodiff.progress import silent
 from dualanodiff.settings import Settings, read_settings
 
 COMMANDS = ["demo", "check", "fit", "generate", "mask", "pretrain", "import-official", "settings"]
-SUMMARY = {"run": "runs/a", "steps": 500, "loss": 0.03, "seconds": 754.0, "shots": 6}
+SUMMARY = {"run": "runs/a", "steps": 500, "loss": 0.03, "seconds": 754.0, "shots": 6, "object_masks": "not used"}
 SCRIPT = Path(sys.executable).with_name("dualanodiff")
 
 
@@ -89,7 +89,7 @@ def test_every_command_explains_itself_and_knows_json(name):
 
 def test_every_pretrain_stage_knows_json():
     stages = [command.name or command.callback.__name__ for command in pretrain_app.registered_commands]
-    assert {"pack", "autoencoder"} <= set(stages)
+    assert {"pack", "autoencoder", "unet"} <= set(stages)
     for stage in stages:
         assert "--json" in run("pretrain", stage, "--help").output
 
@@ -235,6 +235,15 @@ def test_fit_passes_everything_on_and_says_what_to_type_next(calls):
     assert "dualanodiff generate runs/a --count 100 --out SET" in result.stdout
 
 
+def test_fit_says_what_found_the_objects_and_where_the_previews_are(calls, tmp_path):
+    (tmp_path / "preview").mkdir()
+    (tmp_path / "preview" / "step-00000004.png").touch()
+    calls.stub("dualanodiff.fit_folder", "fit_folder", SUMMARY | {"object_masks": "threshold"})
+    shown = run("fit", "data", "--defect", "hole", "--out", tmp_path).stdout
+    assert "Object masks for the background: threshold\n" in shown
+    assert f"Look at {tmp_path / 'preview'}. Next: " in shown
+
+
 def test_fit_without_options_takes_the_documented_defaults(calls):
     calls.stub("dualanodiff.fit_folder", "fit_folder", SUMMARY)
     run(*fit_words())
@@ -250,10 +259,10 @@ def test_json_is_the_only_and_last_line(calls):
 
 
 def test_generate_passes_everything_on(calls):
-    calls.stub("dualanodiff.generation", "generate_set", {"set": "sets/a", "pairs": 5})
+    calls.stub("dualanodiff.generation", "generate_set", {"set": "sets/a", "count": 5, "made": 2, "empty": [1]})
     result = run("generate", "runs/a", "--count", 5, "--out", "sets/a", "--seed", 7, "--normals", "good", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["pairs"] == 5
+    assert json.loads(result.stdout)["count"] == 5
     expected = {"count": 5, "out": Path("sets/a"), "seed": 7, "assignments": {}, "normals": Path("good")}
     assert calls.seen == [("generate_set", (Path("runs/a"),), expected)]
 

@@ -1,7 +1,7 @@
 """Random streams depend on the seed and their name, and on nothing else."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualanodiff.seeds import numpy_stream, stream_seed, torch_stream
@@ -29,6 +29,7 @@ def test_drawing_from_a_stream_leaves_the_global_state_alone():
     assert torch.equal(torch.randn(1), expected)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**40), st.integers(0, 2**40), st.text(max_size=8))
 def test_different_seeds_or_indices_give_different_streams(first, second, name):
     assert 0 <= stream_seed(first, name) < 2**63

@@ -2,8 +2,8 @@
 
 import tomllib
 
+import hypothesis
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from dualanodiff.errors import SettingsError
@@ -84,7 +84,8 @@ def test_toml_of_settings_explains_itself_and_reads_back(tmp_path):
         )
 
 
-@given(
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(
     rate=st.floats(0, 1e3, allow_nan=False),
     steps=st.integers(1, 10**9),
     prompt=st.text(st.characters(exclude_categories=["Cs"]), max_size=30),

@@ -145,8 +145,12 @@ def fit(
     text = (
         f"Learned {defect} from {result['shots']} shots in {result['steps']} steps and {duration(result['seconds'])} "
         f"(loss {result['loss']:.4f}): {out}\n"
-        f"Previews are in {out / 'preview'}. Next: {command_line('generate', out, '--count', 100, '--out', 'SET')}"
     )
+    if result["object_masks"] != "not used":
+        text += f"Object masks for the background: {result['object_masks']}\n"
+    if any((out / "preview").glob("*.png")):
+        text += f"Look at {out / 'preview'}. "
+    text += f"Next: {command_line('generate', out, '--count', 100, '--out', 'SET')}"
     show(result, text, as_json=as_json)
 
 
@@ -170,7 +174,11 @@ def generate(
     from dualanodiff.generation import generate_set
 
     result = generate_set(run, count=count, out=out, seed=seed, assignments=assignments, normals=normals)
-    show(result, f"{count} pairs are in {out}: image/, mask/, part/ and manifest.jsonl", as_json=as_json)
+    text = (
+        f"{result['count']} pairs are in {out}, {result['made']} of them new: image/, mask/, part/ and manifest.jsonl\n"
+        f"{len(result['empty'])} of them show no defect, and have an empty mask"
+    )
+    show(result, text, as_json=as_json)
 
 
 @app.command()

@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from dualanodiff.change import agreement, change_map, contrast
-from dualanodiff.data.shots import Shot, find_shots
 from dualanodiff.errors import RunError
 from dualanodiff.fit_folder import fit_folder
-from dualanodiff.generation import generate_set
-from dualanodiff.grid import pair_grid
+from dualanodiff.generation import generate_set, read_shots
 from dualanodiff.images import read_rgb
 from dualanodiff.runs import RunFolder
 from dualanodiff.sets import PairSet
@@ -26,10 +24,10 @@ AGREES = 0.8
 """A mask agrees with its picture from this area under the ROC curve on; a mask of another pair scores about 0.5."""
 
 
-def run_demo(out: Path, *, seed: int = 0, assignments: dict[str, str]) -> dict[str, Any]:
+def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[str, str]) -> dict[str, Any]:
     """Draw the demo's products, fit, generate and judge; everything is under `out`, and a second call goes on.
 
-    `out` becomes data/ (three products in MVTec layout), run/ and set/ (a RUN and a SET), pairs.png and demo.json.
+    `out` becomes data/ (three products in MVTec layout), run/ and set/ (a RUN and a SET, with pairs.png to look at) and demo.json.
     """
     data, run, pairs = out / "data", out / "run", out / "set"
     marker = data / "seed.txt"
@@ -43,15 +41,14 @@ def run_demo(out: Path, *, seed: int = 0, assignments: dict[str, str]) -> dict[s
     settings = {"seed": str(seed), **assignments}
     if not RunFolder(run).finished:
         resume = (run / "config.toml").exists()
-        fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, assignments=settings, resume=resume)
-    generate_set(run, count=PAIRS, out=pairs, assignments={})
+        fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, base=base, assignments=settings, resume=resume)
+    made = generate_set(run, count=PAIRS, out=pairs, assignments={})
     side = RunFolder(run).settings().data.resolution
-    shots = find_shots(data, defect=DEFECT, category=PRODUCT, resolution=side)
-    grid = draw_grid(pairs, shots, out / "pairs.png")
+    shots = read_shots(RunFolder(run), side)
     normals = [read_rgb(path, size=side) for path in sorted((data / PRODUCT / "train" / "good").glob("*.png"))]
     judged = judge_set(pairs, normals)
     result = {
-        "pictures": str(grid),
+        "look_at": made["sheet"],
         "run": str(run),
         "set": str(pairs),
         "data": str(data),
@@ -62,15 +59,6 @@ def run_demo(out: Path, *, seed: int = 0, assignments: dict[str, str]) -> dict[s
     }
     write_json(out / "demo.json", result)
     return result
-
-
-def draw_grid(folder: Path, shots: list[Shot], path: Path) -> Path:
-    """The set's first pairs beside the shots, as one picture; its path."""
-    pairs = PairSet.open(folder)
-    indices = list(pairs.rows())[:8]
-    image, mask, part = ([pairs.read(kind, index) for index in indices] for kind in ("image", "mask", "part"))
-    pair_grid(image, mask, part, path, shots, key=pairs.key())
-    return path
 
 
 def judge_set(folder: Path, normals: list[np.ndarray]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The `fit` command: a data folder and settings from four layers -> a run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,12 @@ from torch import nn
 from dualanodiff.data.catalog import pick
 from dualanodiff.data.shots import find_shots
 from dualanodiff.errors import RunError
-from dualanodiff.fitting import fit, recommended, wants_bf16
+from dualanodiff.fitting import fit, recommended
 from dualanodiff.model.base import Base, load_base
+from dualanodiff.pair_model import wants_bf16
 from dualanodiff.runs import RunFolder
 from dualanodiff.settings import Settings, read_settings
+from dualanodiff.storage import read_jsonl
 
 
 def fit_folder(
@@ -55,15 +56,14 @@ def base_and_settings(name: str, config: Path | None, assignments: dict[str, str
 def summarise(folder: RunFolder) -> dict[str, Any]:
     """What a finished fit has to say: run, shots, steps, last loss, seconds, start, key colour."""
     _, facts = folder.load_start()
-    lines = folder.metrics.read_text(encoding="utf-8").splitlines()
-    if not lines:
+    rows = list(read_jsonl(folder.metrics))
+    if not rows:
         msg = f"{folder.metrics}: empty, so nothing is known of this run's training; fit it again into a new folder"
         raise RunError(msg)
-    last = json.loads(lines[-1])
     kept = ("shots", "steps", "start", "key_color", "object_masks")
     return {
         "run": str(folder.path),
-        "loss": last["loss"],
-        "seconds": last["seconds"],
+        "loss": rows[-1]["loss"],
+        "seconds": rows[-1]["seconds"],
         **{key: facts[key] for key in kept},
     }

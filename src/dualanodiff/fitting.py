@@ -3,18 +3,18 @@
 The main path is `Fit.run`: build, resume, step, log, checkpoint, finish.
 """
 
-import errno
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -29,11 +29,12 @@ from dualanodiff.masks.key import calibrate_threshold, key_mask
 from dualanodiff.masks.saliency import U2Net, object_mask
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.base import Base
-from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch
+from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch, wants_bf16
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder, file_record, make_lineage
 from dualanodiff.sampler import PairSampler, quick, schedule_of
 from dualanodiff.settings import Settings
+from dualanodiff.stopping import held_interrupt, one_clear_line
 from dualanodiff.storage import append_jsonl
 
 LOG_STEPS = 10
@@ -72,13 +73,22 @@ def fit(
     files += [file_record(shot.mask_path, "mask") for shot in shots if shot.mask_path]
     chosen = _spread(normals, MAX_BACKGROUNDS) if settings.model.background != "none" else []
     files += [file_record(path, "normal") for path in chosen]
+    files += [file_record(path, "base") for path in base_files(base)]
     lineage = make_lineage(base=base.name, seed=settings.seed, files=files, category=category, defect=defect)
     folder = RunFolder(Path(out))
     check_resolution(base, shots)
-    folder.begin(settings, lineage, resume=resume)
-    with _stopping(folder):
+    state = PartialState()
+    with one_clear_line(folder.path):
+        with state.main_process_first():
+            if state.is_main_process:
+                folder.begin(settings, lineage, resume=resume)
         Fit(shots, base, folder, settings, chosen).run()
     return folder
+
+
+def base_files(base: Base) -> list[Path]:
+    """The weight files of a base that lies in a folder, for the lineage."""
+    return [] if base.folder is None else sorted(base.folder.glob("*/*.safetensors"))
 
 
 def recommended(base: Base) -> Settings:
@@ -109,7 +119,7 @@ class Fit:
                 objects=objects,
                 cache=folder.path / "latents.safetensors",
             )
-        self.backgrounds = self._encode_normals(normals) if objects is not None else None
+            self.backgrounds = self._encode_normals(normals) if objects is not None else None
         self.schedule = schedule_of(base)
         if settings.train.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
@@ -134,27 +144,28 @@ class Fit:
     def run(self) -> None:
         """Train to the end, from the newest checkpoint if there is one, and write what was learned."""
         train = self.settings.train
-        step = self._resume()
-        began = time.monotonic()
+        step, spent = self._resume()
+        began = time.monotonic() - spent
         recent: list[torch.Tensor] = []
-        with progress("fit", train.max_train_steps, start=step) as bar:
-            try:
-                while step < train.max_train_steps:
-                    recent.append(self._step(step))
-                    step += 1
-                    last = step == train.max_train_steps
-                    if step % LOG_STEPS == 0 or last:
-                        loss = self._log(step, recent, time.monotonic() - began)
-                        recent = []
-                        bar.step(LOG_STEPS if step % LOG_STEPS == 0 else step % LOG_STEPS, loss=loss)
-                    if step % train.checkpointing_steps == 0 or last:
-                        self._checkpoint(step)
-                    if train.preview_steps and step % train.preview_steps == 0 and not last:
-                        self._preview(step)
-            except KeyboardInterrupt:
-                if recent and _finite(recent):
+        with (
+            progress("fit", train.max_train_steps, start=step) as bar,
+            held_interrupt(hold=self.accelerator.num_processes == 1) as interrupted,
+        ):
+            while step < train.max_train_steps:
+                recent.append(self._step(step))
+                step += 1
+                last = step == train.max_train_steps
+                if step % LOG_STEPS == 0 or last:
+                    loss = self._log(step, recent, time.monotonic() - began)
+                    recent = []
+                    bar.step(LOG_STEPS if step % LOG_STEPS == 0 else step % LOG_STEPS, loss=loss)
+                stop = interrupted()
+                if step % train.checkpointing_steps == 0 or last or stop:
                     self._checkpoint(step)
-                raise
+                if stop:
+                    raise KeyboardInterrupt
+                if train.preview_steps and step % train.preview_steps == 0 and not last:
+                    self._preview(step)
         self._finish(step)
 
     def _step(self, step: int) -> torch.Tensor:
@@ -183,13 +194,7 @@ class Fit:
             losses[0] + self.settings.train.part_weight * losses[1] + self.settings.train.inclusion_weight * losses[2]
         )
         if not np.isfinite(total):
-            kept = [int(path.stem.split("-")[1]) for path in self.folder.checkpoints()]
-            last = f"the state of step {kept[-1]} is kept" if kept else "no state had been kept yet"
-            msg = (
-                f"{self.folder.path}: the loss is not a number at step {step}; {last}. Fit again into a new folder with a "
-                f"lower train.learning_rate (now {self.settings.train.learning_rate:g}) or train.mixed_precision=no"
-            )
-            raise TrainingStopped(msg)
+            raise self._diverged(step, found="the loss is not a number")
         if self.accelerator.is_main_process:
             image, part, inclusion = (round(value, 6) for value in losses)
             row = {"step": step, "loss": round(total, 6), "image": image, "part": part, "inclusion": inclusion}
@@ -197,10 +202,17 @@ class Fit:
             self.accelerator.log(row, step=step)
         return total
 
+    def _diverged(self, step: int, *, found: str) -> TrainingStopped:
+        kept = [int(path.stem.split("-")[1]) for path in self.folder.checkpoints()]
+        last = f"the state of step {kept[-1]} is kept" if kept else "no state had been kept yet"
+        return TrainingStopped(
+            f"{self.folder.path}: {found} at step {step}; {last}. Fit again into a new folder with a lower "
+            f"train.learning_rate (now {self.settings.train.learning_rate:g}) or train.mixed_precision=no"
+        )
+
     def _checkpoint(self, step: int) -> None:
         if not all(bool(parameter.isfinite().all()) for parameter in self.pair_model.parameters()):
-            msg = f"{self.folder.path}: weights are not numbers at step {step}; fit again with a lower train.learning_rate"
-            raise TrainingStopped(msg)
+            raise self._diverged(step, found="weights are not numbers")
         if self.accelerator.is_main_process:
             groups = {
                 "model": self.pair_model.state_dict(),
@@ -212,8 +224,8 @@ class Fit:
             self.folder.drop_old_checkpoints()
         self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> int:
-        """Load the newest checkpoint; the step it was made after, 0 without one."""
+    def _resume(self) -> tuple[int, float]:
+        """Load the newest checkpoint; the step it was made after, 0 without one, and the seconds spent until then."""
         checkpoints = self.folder.checkpoints()
         step = 0
         if checkpoints:
@@ -221,9 +233,8 @@ class Fit:
             self.pair_model.load_state_dict(groups["model"])
             restore_optimizer(self._optimizer, self.pair_model.named_parameters(), groups.get("optimizer", {}))
             step = int(meta["step"])
-        if self.accelerator.is_main_process:
-            self.folder.trim_metrics(step)
-        return step
+        rows = self.folder.trim_metrics(step) if self.accelerator.is_main_process else []
+        return step, rows[-1]["seconds"] if rows else 0.0
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -240,23 +251,28 @@ class Fit:
 
     def _encode_normals(self, normals: Sequence[Path]) -> torch.Tensor:
         """Latents (n, c, h, w) of normal pictures' backgrounds, kept in the run so that it needs its data no more."""
-        side = self.shots[0].image.shape[0]
-        model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
-        pictures = [read_rgb(path, size=side) for path in normals]
-        return encode_pictures(
-            self.base, [background_picture(picture, object_mask(picture, model)[0]) for picture in pictures]
-        )
+        if not self.folder.has_backgrounds:
+            side = self.shots[0].image.shape[0]
+            model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
+            pictures = [read_rgb(path, size=side) for path in normals]
+            masked = [background_picture(picture, object_mask(picture, model)[0]) for picture in pictures]
+            self.folder.save_backgrounds(encode_pictures(self.base, masked))
+        return self.folder.load_backgrounds()
+
+    @cached_property
+    def _key_latents(self) -> torch.Tensor:
+        flat = np.full(self.shots[0].image.shape, self.key, np.uint8)
+        return encode_pictures(self.base, [flat])[0].mean(dim=(1, 2), keepdim=True)
 
     @torch.no_grad()
     def sampler(self) -> PairSampler:
         """The model as it is now, ready to draw pairs."""
-        key = np.full((1, *self.shots[0].image.shape), self.key, np.uint8)
         return PairSampler(
             base=self.base,
             dual=self.pair_model.dual,
             text=self.pair_model.embed().to(self.device),
             mean=self.mean,
-            key_latents=encode_pictures(self.base, list(key))[0].mean(dim=(1, 2), keepdim=True),
+            key_latents=self._key_latents,
             backgrounds=self.backgrounds,
         )
 
@@ -266,13 +282,16 @@ class Fit:
         with self._precision():
             drawn = self.sampler().draw(range(PREVIEW_PAIRS), self.settings.seed, quick(self.settings.sample))
         masks = [key_mask(part, self.key).mask for part in drawn.part]
-        pair_grid(drawn.image, masks, drawn.part, self.folder.path / "preview" / f"step-{step:08d}.png", self.shots)
+        pair_grid(drawn.image, masks, drawn.part, self.folder.path / "preview" / f"step-{step:08d}.png", self.shots, key=self.key)
 
     def _finish(self, step: int) -> None:
-        """Write the adapters, a last preview, and last of all what sampling starts from, which marks the run finished."""
+        if self.accelerator.is_main_process:
+            self._write(step)
+        self.accelerator.wait_for_everyone()  # whoever reads the run next finds it whole
         self.accelerator.end_training()
-        if not self.accelerator.is_main_process:
-            return
+
+    def _write(self, step: int) -> None:
+        """Write the adapters, a last preview, and last of all what sampling starts from, which marks the run finished."""
         save_adapters(self.pair_model.dual, self.pair_model.text, self.folder.adapter)
         if self.settings.train.preview_steps:
             self._preview(step)
@@ -280,18 +299,7 @@ class Fit:
         decoded = np.concatenate([to_rgb(self.base.decode(rows)) for rows in parts.split(4)])
         masks = [shot.mask for shot in self.shots]
         self.facts |= {"steps": step, "key_threshold": calibrate_threshold(list(decoded), masks, self.key)}
-        if self.backgrounds is not None:
-            self.folder.save_backgrounds(self.backgrounds)
         self.folder.save_start(self.mean, self.facts)
-
-
-def wants_bf16(settings: Settings, device: torch.device) -> bool:
-    """Whether the frozen base computes in bf16: where the device has it, unless the settings say no."""
-    if settings.train.mixed_precision != "auto":
-        return settings.train.mixed_precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _accelerator(settings: Settings, folder: RunFolder) -> Accelerator:
@@ -309,32 +317,7 @@ def _accelerator(settings: Settings, folder: RunFolder) -> Accelerator:
     return accelerator
 
 
-def _finite(losses: list[torch.Tensor]) -> bool:
-    return bool(torch.stack(losses).isfinite().all())
-
-
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:
     """At most `count` of the paths, evenly spread over them."""
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     return [paths[i] for i in chosen]
-
-
-@contextmanager
-def _stopping(folder: RunFolder) -> Iterator[None]:
-    """Turn a full disk and missing memory into one clear line that says what is kept."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        msg = f"{folder.path}: the disk is full; make room and add --resume, every state written before is whole"
-        raise TrainingStopped(msg) from None
-    except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
-            raise
-        msg = (
-            f"{folder.path}: not enough memory; the states written before are whole. Fit into a new folder with a lower "
-            "train.train_batch_size or data.resolution, or add --resume --set train.gradient_checkpointing=true"
-        )
-        raise TrainingStopped(msg) from None

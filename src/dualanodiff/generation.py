@@ -1,7 +1,7 @@
 """Make pairs from a run: adapters -> pairs -> masks -> a set folder."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +14,25 @@ from torch import Tensor, nn
 
 from dualanodiff import images
 from dualanodiff.data.catalog import find_pictures
+from dualanodiff.data.shots import Shot
 from dualanodiff.errors import DataError, RunError
-from dualanodiff.fitting import wants_bf16
+from dualanodiff.grid import pair_grid
 from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker, make_mask_maker
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.masks.saliency import U2Net, object_mask
 from dualanodiff.model.adapters import load_adapters
 from dualanodiff.model.base import Base, load_base
+from dualanodiff.pair_model import wants_bf16
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import Drawn, PairSampler
 from dualanodiff.sets import PairSet
 from dualanodiff.settings import Settings
 from dualanodiff.storage import sha256
+
+SHEET_PAIRS = 8
+"""Pairs on the sheet that every set carries to look at."""
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,22 @@ class FittedModel:
                 seed=drawn.seeds[i],
                 mask_result=mask,
             )
-            for drawn, masks in model.draw(range(count), chosen)
+            for drawn, masks in model.draw(count, chosen)
             for i, mask in enumerate(masks)
         ]
 
-    def draw(self, indices: Sequence[int], seed: int) -> Iterator[tuple[Drawn, list[MaskResult]]]:
-        """Batches of pairs and their masks, as arrays; `settings.sample.batch_size` pairs each."""
+    def draw(self, count: int, seed: int, *, done: Collection[int] = ()) -> Iterator[tuple[Drawn, list[MaskResult]]]:
+        """The first `count` pairs but those `done`, and their masks, as arrays, batch by batch."""
         sample = self.settings.sample
         attention = self.settings.mask.method == "attention"
-        for begin in range(0, len(indices), sample.batch_size):
-            batch = indices[begin : begin + sample.batch_size]
-            drawn = self.sampler.draw(batch, seed, sample, record_attention=attention)
-            maps = drawn.attention if drawn.attention is not None else [None] * len(batch)
+        for begin in range(0, count, sample.batch_size):
+            batch = range(begin, begin + sample.batch_size)
+            wanted = [index for index in batch if index < count and index not in done]
+            if not wanted:
+                continue
+            # The whole batch, even for one pair of it: a batch of another size rounds differently.
+            drawn = self.sampler.draw(batch, seed, sample, record_attention=attention).only(wanted)
+            maps = drawn.attention if drawn.attention is not None else [None] * len(wanted)
             yield drawn, [self.mask_maker(part, grey) for part, grey in zip(drawn.part, maps, strict=True)]
 
 
@@ -123,7 +132,7 @@ def load(run: str | Path, *, assignments: dict[str, str] | None = None, normals:
         text=prompts,
         mean=mean,
         key_latents=encode_pictures(base, [key])[0].mean(dim=(1, 2), keepdim=True),
-        backgrounds=_backgrounds(folder, base, settings, side, normals),
+        backgrounds=_backgrounds(folder, base, settings, facts, normals),
         # Without the start and end marks around the prompt's own words.
         part_tokens=tuple(range(1, min(len(words), prompts.shape[1]) - 1)),
     )
@@ -141,16 +150,17 @@ def generate_set(
 ) -> dict[str, Any]:
     """Fill the set `out` up to `count` pairs, going on where an earlier call stopped.
 
-    Returns set, count, made (by this call), empty (indices of pairs whose part shows no defect), seed. Every pair is
-    on disk before the next batch is drawn. Raises RunError when the set was begun with another run, seed or settings.
+    Returns set, count, made (by this call), empty (indices of pairs whose part shows no defect), seed and sheet (a
+    picture of the first pairs beside the shots). Every pair is on disk before the next batch is drawn. Raises RunError
+    when the set was begun with another run, seed or settings.
     """
     model = load(run, assignments=assignments, normals=normals)
     chosen = model.settings.seed if seed is None else seed
     pairs = PairSet.begin(out, _facts(model, run, chosen))
     done = pairs.done()
-    missing = [index for index in range(count) if index not in done]
-    with progress("generate", count, start=count - len(missing)) as bar:
-        for drawn, masks in model.draw(missing, chosen):
+    missing = len(set(range(count)) - done)
+    with progress("generate", count, start=count - missing) as bar:
+        for drawn, masks in model.draw(count, chosen, done=done):
             for i, index in enumerate(drawn.indices):
                 row = {"seed": drawn.seeds[i], "run": str(run), "set_seed": chosen}
                 attention = None if drawn.attention is None else drawn.attention[i]
@@ -158,7 +168,31 @@ def generate_set(
             bar.step(len(drawn.indices))
     rows = pairs.rows()
     empty = [index for index, row in rows.items() if index < count and row.get("mask_empty")]
-    return {"set": str(out), "count": len(rows), "made": len(missing), "empty": empty, "seed": chosen}
+    sheet = out / "pairs.png"
+    shots = read_shots(model.folder, int(model.facts["resolution"]))
+    first = list(rows)[:SHEET_PAIRS]
+    image, mask, part = ([pairs.read(kind, index) for index in first] for kind in ("image", "mask", "part"))
+    pair_grid(image, mask, part, sheet, shots[:SHEET_PAIRS], key=model.key)
+    return {
+        "set": str(out),
+        "count": len(rows),
+        "made": missing,
+        "empty": empty,
+        "seed": chosen,
+        "sheet": str(sheet),
+    }
+
+
+def read_shots(folder: RunFolder, side: int) -> list[Shot]:
+    """The shots that a run learned from, at `side` pixels; none when their files have moved."""
+    files = folder.lineage()["files"]
+    paths = [[Path(file["path"]) for file in files if file["role"] == role] for role in ("shot", "mask")]
+    if not all(path.is_file() for path in (*paths[0], *paths[1])):
+        return []
+    return [
+        Shot(images.read_rgb(path, size=side), images.read_mask(mask, size=side), path.stem, path, mask)
+        for path, mask in zip(*paths, strict=True)
+    ]
 
 
 def _facts(model: FittedModel, run: Path, seed: int) -> dict[str, Any]:
@@ -176,7 +210,9 @@ def _facts(model: FittedModel, run: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def _backgrounds(folder: RunFolder, base: Base, settings: Settings, side: int, normals: Path | None) -> Tensor | None:
+def _backgrounds(
+    folder: RunFolder, base: Base, settings: Settings, facts: dict[str, Any], normals: Path | None
+) -> Tensor | None:
     """Clean latents of normal pictures' backgrounds, where the run uses background compensation."""
     if settings.model.background == "none":
         if normals is not None:
@@ -185,9 +221,11 @@ def _backgrounds(folder: RunFolder, base: Base, settings: Settings, side: int, n
         return None
     if normals is None:
         return folder.load_backgrounds()
+    side = int(facts["resolution"])
     pictures = [images.read_rgb(path, size=side) for path in find_pictures(normals)]
     if not pictures:
         msg = f"{normals}: no pictures; give a folder of good pictures of this product"
         raise DataError(msg)
     net = U2Net(Path(settings.data.object_model)) if settings.data.object_model else None
-    return encode_pictures(base, [background_picture(rgb, object_mask(rgb, net)[0]) for rgb in pictures])
+    latents = encode_pictures(base, [background_picture(rgb, object_mask(rgb, net)[0]) for rgb in pictures])
+    return latents * facts.get("background_scale", 1.0)

@@ -20,10 +20,10 @@ _CONTOUR = (255, 0, 90)
 def overlay(image: np.ndarray, mask: np.ndarray, color: tuple[int, int, int] = _CONTOUR) -> np.ndarray:
     """The picture uint8 (h, w, 3) with the mask's outline drawn just outside it, so that the defect stays visible."""
     thickness = max(1, round(min(mask.shape) / 128))
-    around = np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=thickness))
-    ring = around & ~mask
+    around: np.ndarray = np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=thickness))
+    ring = around & np.logical_not(mask)
     if mask.any() and not ring.any():  # a full mask has no outside to draw in
-        ring = mask & ~np.asarray(ndimage.binary_erosion(mask, iterations=thickness))
+        ring = mask & np.logical_not(ndimage.binary_erosion(mask, iterations=thickness))
     return np.where(ring[..., None], np.array(color, dtype=np.uint8), image)
 
 

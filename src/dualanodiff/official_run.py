@@ -56,6 +56,8 @@ def import_official(file: Path, *, base: str, out: Path) -> dict[str, Any]:
         "steps": 0,
         "start": "official",
         "object_masks": "not used",
+        # Their scripts never multiply the background's latents by the autoencoder's scaling factor.
+        "background_scale": 1 / float(loaded.vae.config["scaling_factor"]),
     }
     # Their file has no shots to take a mean from; sample.start is noise, as in their scripts.
     folder.save_start(torch.zeros(2, loaded.latent_channels, side, side), facts)

@@ -1,6 +1,7 @@
 """The trained module of a fit: both branches' losses on one batch (Paper sec. 3.2, eq. 4; sec. 3.3, eq. 6)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Batch:
     latents: Tensor
     """(2, B, c, h, w): clean image and part."""
     noise: Tensor
-    """Like latents, independent for the branches (method.md 2)."""
+    """Like latents, independent for the branches."""
     timesteps: Tensor
     """(B,), shared by the branches of a pair."""
     coverage: Tensor
@@ -37,7 +38,9 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        moved = {name: value if value is None else value.to(device) for name, value in vars(self).items()}
+        moved: dict[str, Any] = {
+            name: value if value is None else value.to(device) for name, value in vars(self).items()
+        }
         return Batch(**moved)
 
 
@@ -143,3 +146,15 @@ def _pair_misfit(base: Base, model: ModelSettings) -> str:
         if config[name] != getattr(model, name):
             return f"the pair of {base.name} has {name} {config[name]!r} where model.{name} is {getattr(model, name)!r}"
     return ""
+
+
+def wants_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether the frozen base computes in bf16: where the device has it, unless the settings say no."""
+    if settings.train.mixed_precision != "auto":
+        return settings.train.mixed_precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # Builds without oneDNN (Apple's) do not even know the question.
+    return (
+        device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )

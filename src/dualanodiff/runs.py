@@ -60,8 +60,8 @@ class RunFolder:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
 
     def drop_old_checkpoints(self) -> None:
-        """Keep the newest two."""
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+        """Keep the newest two, and no file that a kill left half-written."""
+        for old in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *(self.path / "checkpoints").glob(".step-*")]:
             old.unlink(missing_ok=True)
 
     def settings(self) -> Settings:
@@ -87,7 +87,8 @@ class RunFolder:
         RunError when the folder holds another run, or when resuming would mix different inputs or settings.
         """
         if not (self.path / "config.toml").exists():
-            if self.path.is_file() or (self.path.exists() and any(self.path.iterdir())):
+            # A kill while these two were being written leaves no run, and nothing that is in the way of one.
+            if self.path.is_file() or (self.path.exists() and not all(map(_is_beginning, self.path.iterdir()))):
                 msg = f"{self.path}: is not empty and not a run; choose another --out"
                 raise RunError(msg)
             write_json(self.path / "lineage.json", lineage)
@@ -96,12 +97,10 @@ class RunFolder:
         if not resume:
             msg = f"{self.path}: holds a run already; add --resume to continue it, or choose another --out"
             raise RunError(msg)
-        old_lineage = self.lineage()
-        for key in ("base", "defect", "category", "files"):
-            if old_lineage.get(key) != json.loads(json.dumps(lineage.get(key))):
-                msg = (
-                    f"{self.path}: was begun with another {key} than now; resume with the same, or choose another --out"
-                )
+        before, now = _inputs(self.lineage()), _inputs(lineage)
+        for name in [*before, *now]:
+            if before.get(name) != now.get(name):
+                msg = f"{self.path}: was begun with {name} {before.get(name)}, now {now.get(name)}; resume with the same, or choose another --out"
                 raise RunError(msg)
         old, new = _flat(self.settings()), _flat(settings)
         for name, value in new.items():
@@ -111,10 +110,11 @@ class RunFolder:
             raise RunError(msg)
         write_text(self.path / "config.toml", to_toml(settings))
 
-    def trim_metrics(self, step: int) -> None:
-        """Forget metrics after `step`: they belong to steps that a kill undid."""
+    def trim_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Forget metrics after `step`, which belong to steps that a kill undid; the rows that stay."""
         rows = [row for row in read_jsonl(self.metrics) if row.get("step", 0) <= step]
         write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
 
     def save_start(self, mean: Tensor, facts: Mapping[str, Any]) -> None:
         """Keep the shots' mean latents (2, c, h, w) and what sampling and masks need to know of them."""
@@ -127,11 +127,20 @@ class RunFolder:
     def save_backgrounds(self, latents: Tensor) -> None:
         """Keep normal pictures' background latents (n, c, h, w), so that sampling needs no data folder."""
         tensors = {"backgrounds": latents.half().contiguous()}
-        write_atomic(self.path / "backgrounds.safetensors", lambda path: save_file(tensors, path))
+        write_atomic(self._backgrounds, lambda path: save_file(tensors, path))
+
+    @property
+    def has_backgrounds(self) -> bool:
+        """Whether `save_backgrounds` was called."""
+        return self._backgrounds.exists()
+
+    @property
+    def _backgrounds(self) -> Path:
+        return self.path / "backgrounds.safetensors"
 
     def load_backgrounds(self) -> Tensor:
         """What `save_backgrounds` kept; RunError for a missing or damaged file."""
-        path = self.path / "backgrounds.safetensors"
+        path = self._backgrounds
         try:
             with safe_open(path, framework="pt") as file:
                 return file.get_tensor("backgrounds").float()
@@ -152,6 +161,20 @@ class RunFolder:
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             msg = f"{path}: damaged ({error}); delete it and finish the run again with `dualanodiff fit ... --resume`"
             raise RunError(msg) from None
+
+
+def _is_beginning(path: Path) -> bool:
+    return path.name == "lineage.json" or path.name.startswith((".lineage-", ".config-"))
+
+
+def _inputs(lineage: Mapping[str, Any]) -> dict[str, str | None]:
+    """What a run may not change halfway, by name; files by content, so that they may be moved."""
+    inputs = {key: lineage.get(key) for key in ("category", "defect")}
+    counts: dict[str, int] = {}
+    for file in lineage.get("files", []):
+        count = counts[file["role"]] = counts.get(file["role"], 0) + 1
+        inputs[f"{file['role']} {count}"] = f"{Path(file['path']).name} (sha256 {file['sha256'][:12]})"
+    return inputs
 
 
 def _flat(settings: Settings) -> dict[str, Any]:

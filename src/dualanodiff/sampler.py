@@ -1,6 +1,6 @@
 """Draw pairs from a fitted dual model: noise by pair -> guided denoising -> decoded pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -32,6 +32,17 @@ class Drawn:
     image: np.ndarray
     part: np.ndarray
     attention: np.ndarray | None
+
+    def only(self, wanted: Container[int]) -> "Drawn":
+        """The pairs of the batch whose indices are wanted."""
+        rows = [row for row, index in enumerate(self.indices) if index in wanted]
+        return Drawn(
+            tuple(self.indices[row] for row in rows),
+            tuple(self.seeds[row] for row in rows),
+            self.image[rows],
+            self.part[rows],
+            None if self.attention is None else self.attention[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class PairSampler:
 
 def schedule_of(base: Base) -> Schedule:
     """The base's noise levels and prediction type."""
-    return Schedule(base.scheduler.alphas_cumprod.float(), base.scheduler.config.prediction_type)
+    return Schedule(base.scheduler.alphas_cumprod.float(), base.scheduler.config["prediction_type"])
 
 
 def quick(settings: SampleSettings) -> SampleSettings:

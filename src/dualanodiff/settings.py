@@ -52,7 +52,7 @@ class ModelSettings:
     background: Literal["none", "paper", "released"] = "none"
     """Background compensation: none, paper (eq. 5) or released (the authors' scripts)."""
     prompt_image: str = "a vfx with sks"
-    """Prompt of the image branch; rare words beat real names in the paper's table 6."""
+    """Prompt of the image branch, "a x with y" (Paper sec. 3.2, eq. 2); rare words beat real names in the paper's table 6."""
     prompt_part: str = "sks"
     """Prompt of the part branch, nested in the image's."""
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from masks.drawings import KEY, SHAPE, disc, draw_part
 
 from dualanodiff.data.keycolor import KEY_COLORS, to_lab
 from dualanodiff.errors import DataError
 from dualanodiff.masks.key import calibrate_threshold, estimate_ground, key_mask, overlap
+from masks.drawings import KEY, SHAPE, disc, draw_part
 
 EMPTY = np.zeros(SHAPE, bool)
 TWO_BLOBS = disc(16, 16, 8) | disc(45, 70, 12)
@@ -15,7 +15,9 @@ HAIR[np.arange(10, 50), np.arange(20, 60)] = True
 GROUND = {"drift": 25, "noise": 4, "shade": 0.06}
 
 
-@pytest.mark.parametrize("mask", [TWO_BLOBS, HAIR, disc(0, 0, 9), disc(32, 48, 60)], ids="two hair corner most".split())
+@pytest.mark.parametrize(
+    "mask", [TWO_BLOBS, HAIR, disc(0, 0, 9), disc(32, 48, 60)], ids=["two", "hair", "corner", "most"]
+)
 @pytest.mark.parametrize("key", KEY_COLORS.values(), ids=KEY_COLORS)
 def test_the_mask_of_a_clean_part_is_exact(mask, key):
     color = (200, 60, 60) if key != (255, 0, 255) else (40, 90, 40)

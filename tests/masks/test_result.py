@@ -1,9 +1,9 @@
 """Clean-up that every way of making a mask shares."""
 
 import numpy as np
-from masks.drawings import SHAPE, disc
 
 from dualanodiff.masks.result import MaskResult, drop_specks, fill_small_holes, otsu
+from masks.drawings import SHAPE, disc
 
 
 def test_nothing_is_empty_whatever_its_source():
@@ -39,3 +39,8 @@ def test_a_small_hole_is_closed_and_a_ring_stays_a_ring():
 def test_otsu_cuts_in_the_middle_of_the_gap():
     values = np.concatenate([np.full(900, 0.1), np.full(30, 0.9)])
     assert abs(otsu(values) - 0.5) < 0.02
+
+
+def test_otsu_takes_values_that_differ_by_rounding_errors_only():
+    assert 0 <= otsu(np.array([0.3, 0.3 + 1e-16, 0.3 + 1e-15])) <= 0.31
+    assert otsu(np.zeros(9)) <= 0.01

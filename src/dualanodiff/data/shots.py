@@ -73,7 +73,7 @@ def part_target(rgb: np.ndarray, mask: np.ndarray, key: tuple[int, int, int]) ->
     >>> part_target(np.full((1, 2, 3), 9, np.uint8), np.array([[True, False]]), (0, 255, 0)).tolist()
     [[[9, 9, 9], [0, 255, 0]]]
     """
-    # Paper sec. 3.1: I_a = I * M, which is key (0, 0, 0); the released scripts' is (128, 128, 128).
+    # Paper sec. 3.2: I_a = I * M, which is key (0, 0, 0); the released scripts' is (128, 128, 128).
     return np.where(mask[..., None], rgb, np.array(key, dtype=np.uint8))
 
 

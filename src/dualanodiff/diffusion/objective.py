@@ -28,7 +28,7 @@ class Schedule:
         return signal * clean + sigma * noise
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the UNet is asked for: the noise (paper eq. 1), or v for a base trained on v."""
+        """What the UNet is asked for: the noise (Paper sec. 3.1, eq. 1), or v for a base trained on v."""
         if self.prediction_type == "epsilon":
             return noise
         signal, sigma = self.levels(timesteps, clean)
@@ -59,7 +59,7 @@ def branch_losses(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def inclusion_loss(clean: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:
-    """How far the two predicted clean latents differ inside the mask, where the part is the image (I_a = I x M).
+    """How far the two predicted clean latents differ inside the mask, where the part is the image (Paper sec. 3.2: I_a = I x M).
 
     `clean` (2, B, c, h, w); `coverage` (B, 1, h, w), the share of each latent cell inside the mask, squared so that
     cells on the edge, which must differ, count little; `weight` (B,), small where the noise hides the picture.

@@ -1,4 +1,4 @@
-"""The guided denoising loop over pairs (method.md of this project, "Sampling"). Pure: the model is a callable."""
+"""The guided denoising loop over pairs (Paper sec. 6.2). Pure: the model is a callable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -73,7 +73,7 @@ def remake_masks(
     pairs = PairSet.open(set_folder)
     facts = pairs.facts()
     settings = _wanted(facts, {"method": method, "model": model, "threshold": threshold, "minimum_area": minimum_area})
-    maker = make_mask_maker(settings, pairs.key(), calibrated=facts.get("threshold"), device=device)
+    maker = make_mask_maker(settings, pairs.key(), calibrated=facts.get("threshold") or None, device=device)
     recipe = hashlib.sha256(json.dumps(dataclasses.asdict(settings)).encode()).hexdigest()[:16]
     rows, done = pairs.rows(), pairs.done()
     todo = [row for index, row in rows.items() if row.get("mask_recipe") != recipe or index not in done]

@@ -72,8 +72,9 @@ def fill_small_holes(mask: np.ndarray, share: float = 0.1) -> np.ndarray:
 
 
 def otsu(values: np.ndarray, bins: int = 128) -> float:
-    """The cut that best splits values into two groups (Otsu's: largest variance between them)."""
-    counts, edges = np.histogram(values, bins)
+    """The cut that best splits values of 0 and more into two groups (Otsu's: largest variance between them)."""
+    # A range of its own, because numpy refuses bins as narrow as rounding errors.
+    counts, edges = np.histogram(values, bins, (0, max(float(values.max()), 0.01)))
     middles = (edges[1:] + edges[:-1]) / 2
     below, total = counts.cumsum(), (counts * middles).cumsum()
     above = below[-1] - below

@@ -129,7 +129,7 @@ def _object_by_border(rgb: np.ndarray) -> tuple[np.ndarray, bool]:
     distance = np.linalg.norm(lab - np.median(border, axis=0), axis=-1)
     outside = distance > otsu(distance)
     share, spread = outside.mean(), distance.var()
-    if spread == 0 or not outside.any():
+    if share in (0, 1):
         return outside, False
     # Otsu's own measure of how cleanly the two groups part: 0.93 and more on bottle and plate, 0.75 and less on tiles.
     between = share * (1 - share) * (distance[outside].mean() - distance[~outside].mean()) ** 2

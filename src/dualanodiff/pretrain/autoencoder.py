@@ -50,10 +50,14 @@ class AutoencoderPlan:
 def build_autoencoder(plan: AutoencoderPlan) -> AutoencoderKL:
     """A fresh autoencoder of the plan's widths, without attention so that any resolution costs the same a pixel."""
     blocks = len(plan.channels)
+    # In a dict, because diffusers types its tuples too narrowly.
+    levels: dict[str, Any] = {
+        "block_out_channels": plan.channels,
+        "down_block_types": ("DownEncoderBlock2D",) * blocks,
+        "up_block_types": ("UpDecoderBlock2D",) * blocks,
+    }
     return AutoencoderKL(
-        block_out_channels=plan.channels,
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
+        **levels,
         layers_per_block=1,
         latent_channels=plan.latent_channels,
         # Large groups: one of two channels would normalise a flat picture's colour away.

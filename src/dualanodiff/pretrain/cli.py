@@ -14,6 +14,7 @@ PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="A file made 
 FolderOption = Annotated[
     Path, typer.Option("--out", metavar="FOLDER", help="The base folder to make, or to go on with.")
 ]
+SizeOption = Annotated[int, typer.Option("--size", min=32, help="Side of the pictures in pixels.")]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; resumable.")]
 
 
@@ -39,6 +40,7 @@ def autoencoder(
     file: PackArgument,
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 4000,
+    size: SizeOption = 128,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,9 +48,10 @@ def autoencoder(
     from dualanodiff.pretrain.autoencoder import AutoencoderPlan, train_autoencoder
     from dualanodiff.pretrain.pictures import load_pack
 
-    seconds = float("inf") if minutes is None else minutes * 60
-    result = train_autoencoder(load_pack(file), out, AutoencoderPlan(steps=steps), seconds=seconds)
-    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {out / 'vae'}"
+    plan = AutoencoderPlan(steps=steps, size=size)
+    result = train_autoencoder(load_pack(file), out, plan, seconds=_seconds(minutes))
+    next_step = command_line("pretrain", "unet", file, "--out", out)
+    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {out / 'vae'}. Next: {next_step}"
     show(result, text, as_json=as_json)
 
 
@@ -57,25 +60,27 @@ def unet(
     file: PackArgument,
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 8000,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw and encode.")] = 12000,
-    singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw and encode.")] = 6000,
-    card: Annotated[Path | None, typer.Option("--card", help="The base.toml that the base shall carry.")] = None,
+    size: SizeOption = 128,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 12000,
+    singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw from.")] = 6000,
+    card: Annotated[
+        Path | None, typer.Option("--card", metavar="FILE", help="The base.toml to put into the base.")
+    ] = None,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the UNet, its words and the pair on the autoencoder in FOLDER; the base is FOLDER/base."""
+    """Train the UNet with its pair of branches, and write the base to FOLDER/base."""
     from dualanodiff.pretrain.pictures import load_pack
     from dualanodiff.pretrain.stage_two import train_unet
     from dualanodiff.pretrain.unet import UNetPlan
 
-    result = train_unet(
-        load_pack(file),
-        out,
-        UNetPlan(steps=steps),
-        bank_pairs=pairs,
-        bank_singles=singles,
-        card=card.read_text(encoding="utf-8") if card else "",
-        seconds=float("inf") if minutes is None else minutes * 60,
-    )
-    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}"
+    text = card.read_text(encoding="utf-8") if card else ""
+    sizes = {"bank_pairs": pairs, "bank_singles": singles, "size": size}
+    result = train_unet(load_pack(file), out, UNetPlan(steps=steps), card=text, seconds=_seconds(minutes), **sizes)
+    next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
+    text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}. Next: {next_step}"
     show(result, text, as_json=as_json)
+
+
+def _seconds(minutes: float | None) -> float:
+    return float("inf") if minutes is None else minutes * 60

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -16,8 +17,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def train_tokenizer(captions: Iterable[str], folder: Path, *, size: int = 1024) -> CLIPTokenizer:
     """Learn at most `size` word pieces and write them to `folder` as a CLIP tokenizer."""
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
-    model.normalizer = normalizers.Lowercase()  # pyright: ignore[reportAttributeAccessIssue]
-    model.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    model.normalizer = normalizers.Lowercase()
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
     alphabet = [chr(code) for code in range(33, 127)]
     trainer = trainers.BpeTrainer(
         vocab_size=size,
@@ -46,6 +47,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, *, size: int = 1024) 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int = 128, layers: int = 3) -> CLIPTextModel:
     """A fresh CLIP text encoder for this vocabulary."""
+    marks: Any = tokenizer  # whose ids are typed as many things
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -54,8 +56,8 @@ def build_text_encoder(tokenizer: CLIPTokenizer, *, width: int = 128, layers: in
         num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=marks.bos_token_id,
+        eos_token_id=marks.eos_token_id,
+        pad_token_id=marks.pad_token_id,
     )
     return CLIPTextModel(config)

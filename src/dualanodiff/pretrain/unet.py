@@ -51,7 +51,7 @@ class UNetPlan:
     """Optimiser steps; the rate falls to zero over the last fifth."""
     pairs: int = 8
     """Procedural pairs a step, two UNet rows each."""
-    singles: int = 6
+    singles: int = 4
     """Single pictures a step."""
     rate: float = 5e-4
     """Peak AdamW rate."""
@@ -74,6 +74,7 @@ class UNetPlan:
 def build_unet(plan: UNetPlan, *, latent_channels: int, cells: int, text_width: int) -> UNet2DConditionModel:
     """A fresh UNet whose attention heads are 32 wide, which this field's CPUs compute fastest."""
     levels = len(plan.channels)
+    heads: Any = tuple(width // 32 for width in plan.channels)  # diffusers types it too narrowly
     return UNet2DConditionModel(
         sample_size=cells,
         in_channels=latent_channels,
@@ -83,8 +84,7 @@ def build_unet(plan: UNetPlan, *, latent_channels: int, cells: int, text_width: 
         up_block_types=("CrossAttnUpBlock2D",) * levels,
         layers_per_block=1,
         cross_attention_dim=text_width,
-        # diffusers reads this as the number of heads.
-        attention_head_dim=tuple(width // 32 for width in plan.channels),
+        attention_head_dim=heads,  # which diffusers reads as the number of heads
         norm_num_groups=16,
     )
 
@@ -184,8 +184,10 @@ class Training:
         torch.manual_seed(plan.seed)
         self.plan, self.bank, self.folder = plan, bank, folder
         self.model = Pretrained(plan, tokenizer, bank)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2)
-        self.average = EMAModel(self.model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
+        )
+        self.average = EMAModel(self.model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75, foreach=True)
         self.step, self.seconds = 0, 0.0
         self.state = folder / "unet.safetensors"
         if self.state.exists():
