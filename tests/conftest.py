@@ -1,13 +1,14 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from dualanodiff.images import write_png
-from dualanodiff.runs import RunFolder
-from small import draw_shots, fit_small
-from tiny import save_tiny_base
+
+if TYPE_CHECKING:
+    from dualanodiff.runs import RunFolder
 
 
 @pytest.fixture(scope="session")
@@ -22,12 +23,16 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy base in Stable Diffusion's layout; copy it before changing it."""
+    from tiny import save_tiny_base  # torch takes seconds, which tests of the data need not wait
+
     return save_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
 
 
 @pytest.fixture(scope="session")
-def small_run(tiny_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def small_run(tiny_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
     """A finished run on two shots; copy it before changing it."""
+    from small import draw_shots, fit_small
+
     folder = tmp_path_factory.mktemp("run")
     return fit_small(tiny_base_folder, folder / "run", shots=draw_shots(2, folder / "shots"))
 

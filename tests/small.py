@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -135,12 +136,11 @@ def start(work: Callable[..., None], *arguments: Any) -> Any:
 
 
 def fit_and_die(base: Path, out: Path, threads: int, place: str, when: int, torn: bool) -> None:
-    """A small fit that is killed (SIGKILL) in the call number `when` of `place`, a function "module.name".
+    """A small fit that is killed (SIGKILL) in the call number `when` of the function `place`.
 
-    With `torn`, half of the file is written that the call was going to write.
+    With `torn`, half of what the call was going to add to a file is there.
     """
-    module, _, name = place.rpartition(".")
-    original = getattr(__import__(module, fromlist=[name]), name)
+    original = pkgutil.resolve_name(place)
     calls = 0
 
     def patched(*args: Any, **kwargs: Any) -> Any:
@@ -150,13 +150,13 @@ def fit_and_die(base: Path, out: Path, threads: int, place: str, when: int, torn
             return original(*args, **kwargs)
         if torn:
             path = next(item for item in args if isinstance(item, Path))
-            before = path.read_bytes() if path.exists() else b""
+            before = path.stat().st_size if path.exists() else 0
             original(*args, **kwargs)
-            path.write_bytes(before + path.read_bytes()[len(before) :][: max(1, (path.stat().st_size - len(before)) // 2)])
+            os.truncate(path, (before + path.stat().st_size) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
-    with mock.patch(place, patched):
+    with mock.patch(place, patched), mock.patch("dualanodiff.fitting.LOG_STEPS", 3):
         fit_alone(base, out, threads)
 
 

@@ -18,18 +18,18 @@ from accelerate import Accelerator, PartialState
 from torch import nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from dualanodiff.data.keycolor import parse_key_color
 from dualanodiff.data.shots import Shot
 from dualanodiff.diffusion.start import mean_latents
 from dualanodiff.errors import DataError, SettingsError, TrainingStopped
 from dualanodiff.grid import pair_grid
 from dualanodiff.images import read_rgb, to_rgb
+from dualanodiff.keying import choose_key
 from dualanodiff.latents import background_picture, check_resolution, encode_pictures, encode_shots
 from dualanodiff.masks.key import calibrate_threshold, key_mask
 from dualanodiff.masks.saliency import U2Net, object_mask
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.base import Base
-from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch, wants_bf16
+from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch, rate_share, wants_bf16
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder, file_record, make_lineage
 from dualanodiff.sampler import PairSampler, quick, schedule_of
@@ -79,10 +79,12 @@ def fit(
     check_resolution(base, shots)
     state = PartialState()
     with one_clear_line(folder.path):
+        # Built before the folder is begun, so that a setting that cannot be used leaves nothing behind.
+        job = Fit(shots, base, folder, settings, chosen)
         with state.main_process_first():
             if state.is_main_process:
                 folder.begin(settings, lineage, resume=resume)
-        Fit(shots, base, folder, settings, chosen).run()
+        job.run()
     return folder
 
 
@@ -102,24 +104,13 @@ class Fit:
     def __init__(
         self, shots: Sequence[Shot], base: Base, folder: RunFolder, settings: Settings, normals: Sequence[Path]
     ) -> None:
-        self.shots, self.base, self.folder, self.settings = shots, base, folder, settings
+        self.shots, self.base, self.folder, self.settings, self.normals = shots, base, folder, settings, normals
         self.accelerator = _accelerator(settings, folder)
         self.device = self.accelerator.device
         for part in (base.vae, base.unet, base.text_encoder):
             part.to(self.device)
-        self.key = parse_key_color(settings.data.key_color, shots)
-        objects, object_source = self._objects()
-        with self.accelerator.main_process_first():
-            self.latents = encode_shots(
-                base,
-                shots,
-                self.key,
-                horizontal=settings.data.flip_horizontal,
-                vertical=settings.data.flip_vertical,
-                objects=objects,
-                cache=folder.path / "latents.safetensors",
-            )
-            self.backgrounds = self._encode_normals(normals) if objects is not None else None
+        self.key, key_overlaps = choose_key(settings.data.key_color, base, shots, seed=settings.seed)
+        self.objects, object_source = self._objects()
         self.schedule = schedule_of(base)
         if settings.train.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
@@ -132,17 +123,33 @@ class Fit:
         self.model: nn.Module
         self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
         self.pair_model: PairModel = self.accelerator.unwrap_model(self.model)
-        self.mean = mean_latents(self.latents.pairs.flatten(0, 1))
         self.facts: dict[str, Any] = {
             "key_color": list(self.key),
             "resolution": shots[0].image.shape[0],
             "shots": len(shots),
             "start": self.start,
             "object_masks": object_source,
+            "key_overlaps": key_overlaps,
         }
+
+    def _encode(self) -> None:
+        """Shots, and normals' backgrounds, as latents: read from the run if they are there, else made and kept."""
+        with self.accelerator.main_process_first():
+            self.latents = encode_shots(
+                self.base,
+                self.shots,
+                self.key,
+                horizontal=self.settings.data.flip_horizontal,
+                vertical=self.settings.data.flip_vertical,
+                objects=self.objects,
+                cache=self.folder.path / "latents.safetensors",
+            )
+            self.backgrounds = self._encode_normals(self.normals) if self.objects is not None else None
+        self.mean = mean_latents(self.latents.pairs.flatten(0, 1))
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint if there is one, and write what was learned."""
+        self._encode()
         train = self.settings.train
         step, spent = self._resume()
         began = time.monotonic() - spent
@@ -171,7 +178,7 @@ class Fit:
     def _step(self, step: int) -> torch.Tensor:
         train = self.settings.train
         for group in self.optimizer.param_groups:
-            group["lr"] = train.learning_rate * min(1.0, (step + 1) / max(1, train.lr_warmup_steps))
+            group["lr"] = train.learning_rate * rate_share(train, step)
         batch = draw_batch(self.latents, self.settings, step, process=self.accelerator.process_index)
         with self._precision():
             losses = self.model(batch.to(self.device), train)
@@ -233,7 +240,10 @@ class Fit:
             self.pair_model.load_state_dict(groups["model"])
             restore_optimizer(self._optimizer, self.pair_model.named_parameters(), groups.get("optimizer", {}))
             step = int(meta["step"])
-        rows = self.folder.trim_metrics(step) if self.accelerator.is_main_process else []
+        if not self.accelerator.is_main_process:
+            return step, 0.0
+        self.folder.drop_old_checkpoints()
+        rows = self.folder.trim_metrics(step)
         return step, rows[-1]["seconds"] if rows else 0.0
 
     @property
@@ -282,7 +292,14 @@ class Fit:
         with self._precision():
             drawn = self.sampler().draw(range(PREVIEW_PAIRS), self.settings.seed, quick(self.settings.sample))
         masks = [key_mask(part, self.key).mask for part in drawn.part]
-        pair_grid(drawn.image, masks, drawn.part, self.folder.path / "preview" / f"step-{step:08d}.png", self.shots, key=self.key)
+        pair_grid(
+            drawn.image,
+            masks,
+            drawn.part,
+            self.folder.path / "preview" / f"step-{step:08d}.png",
+            self.shots,
+            key=self.key,
+        )
 
     def _finish(self, step: int) -> None:
         if self.accelerator.is_main_process:

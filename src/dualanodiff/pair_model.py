@@ -1,5 +1,6 @@
 """The trained module of a fit: both branches' losses on one batch (Paper sec. 3.2, eq. 4; sec. 3.3, eq. 6)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,3 +159,15 @@ def wants_bf16(settings: Settings, device: torch.device) -> bool:
     return (
         device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def rate_share(train: TrainSettings, step: int) -> float:
+    """Share of the learning rate at a step: a linear warm-up, then as `lr_scheduler` says.
+
+    >>> rate_share(TrainSettings(max_train_steps=100, lr_scheduler="linear", lr_warmup_steps=20), 60)
+    0.5
+    """
+    if step < train.lr_warmup_steps:
+        return (step + 1) / train.lr_warmup_steps
+    gone = (step - train.lr_warmup_steps) / max(1, train.max_train_steps - train.lr_warmup_steps)
+    return {"constant": 1.0, "linear": 1 - gone, "cosine": (1 + math.cos(math.pi * gone)) / 2}[train.lr_scheduler]

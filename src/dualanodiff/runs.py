@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dualanodiff.errors import RunError
 from dualanodiff.settings import Settings, read_settings, to_toml
-from dualanodiff.storage import read_jsonl, sha256, write_atomic, write_json, write_text
+from dualanodiff.storage import drop_unfinished, read_jsonl, sha256, unfinished, write_atomic, write_json, write_text
 
 KEPT_CHECKPOINTS = 2
 # A resumed run may train longer or report differently; everything else would make it another run.
@@ -60,8 +60,8 @@ class RunFolder:
         return self.path / "checkpoints" / f"step-{step:08d}.safetensors"
 
     def drop_old_checkpoints(self) -> None:
-        """Keep the newest two, and no file that a kill left half-written."""
-        for old in [*self.checkpoints()[:-KEPT_CHECKPOINTS], *(self.path / "checkpoints").glob(".step-*")]:
+        """Keep the newest two."""
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
 
     def settings(self) -> Settings:
@@ -91,6 +91,7 @@ class RunFolder:
             if self.path.is_file() or (self.path.exists() and not all(map(_is_beginning, self.path.iterdir()))):
                 msg = f"{self.path}: is not empty and not a run; choose another --out"
                 raise RunError(msg)
+            drop_unfinished(self.path)
             write_json(self.path / "lineage.json", lineage)
             write_text(self.path / "config.toml", to_toml(settings))
             return
@@ -108,6 +109,7 @@ class RunFolder:
                 continue
             msg = f"{self.path}: was begun with {name} = {old[name]!r}, now {value!r}; resume with the same, or choose another --out"
             raise RunError(msg)
+        drop_unfinished(self.path)
         write_text(self.path / "config.toml", to_toml(settings))
 
     def trim_metrics(self, step: int) -> list[dict[str, Any]]:
@@ -164,7 +166,7 @@ class RunFolder:
 
 
 def _is_beginning(path: Path) -> bool:
-    return path.name == "lineage.json" or path.name.startswith((".lineage-", ".config-"))
+    return path.name == "lineage.json" or unfinished(path)
 
 
 def _inputs(lineage: Mapping[str, Any]) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ class DataSettings:
     resolution: int = 512
     """Side of the square pictures in pixels; a multiple of the base's latent factor. Halving it makes a step about four times faster."""
     key_color: str = "auto"
-    """Colour outside the defect in the part picture: auto (farthest from the defect's colours), black (paper), grey (released scripts), white, green, blue, magenta or #rrggbb."""
+    """Colour outside the defect in the part picture: auto (whichever lets the shots' masks be read best after the autoencoder), black (paper), grey (released scripts), white, green, blue, magenta or #rrggbb."""
     flip_horizontal: bool = True
     """Mirror picture and mask left-right at random; switch off where orientation is the defect."""
     flip_vertical: bool = True
@@ -66,7 +66,9 @@ class TrainSettings:
     train_batch_size: int = 4
     """Pairs per step."""
     learning_rate: float = 2e-5
-    """AdamW rate, constant; 2e-5 as the released scripts, 5e-6 as the paper prints."""
+    """AdamW rate; 2e-5 as the released scripts, 5e-6 as the paper prints."""
+    lr_scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate goes on after the warm-up: constant (paper), or falling to zero at the last step, linear or cosine."""
     lr_warmup_steps: int = 0
     """Steps over which the rate rises from zero."""
     adam_weight_decay: float = 1e-2
@@ -311,6 +313,10 @@ def describe() -> dict[str, str]:
             continue
         prefix = "" if node.name == "Settings" else groups.get(node.name, "") + "."
         for target, text in zip(node.body, node.body[1:], strict=False):
-            if isinstance(target, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            if (
+                isinstance(target, ast.AnnAssign)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            ):
                 notes[prefix + ast.unparse(target.target)] = str(text.value.value)
     return notes

@@ -40,6 +40,22 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def unfinished(path: Path) -> bool:
+    """Whether this is a temporary file of `write_atomic`.
+
+    >>> unfinished(Path("run/.config-3ka_x0b1.toml")), unfinished(Path("run/.gitignore"))
+    (True, False)
+    """
+    return re.fullmatch(r"\..+-[a-z0-9_]{8}(\.\w+)?", path.name) is not None
+
+
+def drop_unfinished(folder: Path) -> None:
+    """Remove what kills left of half-written files below a folder that nobody else is writing to."""
+    for path in folder.rglob(".*"):
+        if unfinished(path):
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -131,8 +131,6 @@ def test_clean_latents_may_be_changed_on_the_way() -> None:
 def test_a_model_in_half_precision_is_fed_in_it_and_stepped_in_full() -> None:
     scheduler, schedule = build("ddim", steps=3)
     oracle = Oracle(draw(2, 3, 4, 8, 8, seed=5), schedule)
-    found = denoise_pairs(
-        oracle, scheduler, schedule, draw(2, 3, 4, 8, 8), guidance(2.5), dtype=torch.bfloat16
-    )
+    found = denoise_pairs(oracle, scheduler, schedule, draw(2, 3, 4, 8, 8), guidance(2.5), dtype=torch.bfloat16)
     assert found.dtype == torch.float32
     assert {call[name].dtype for call in oracle.calls for name in ("latents", "text")} == {torch.bfloat16}

@@ -1,0 +1,54 @@
+import numpy as np
+import torch
+
+from dualanodiff.data.keycolor import KEY_COLORS
+from dualanodiff.data.shots import Shot
+from dualanodiff.keying import choose_key, key_overlaps
+
+
+class PerfectBase:
+    """An autoencoder that loses nothing, or only the green channel."""
+
+    def __init__(self, *, keeps_green: bool = True) -> None:
+        self.vae = torch.nn.Linear(1, 1)
+        self.keeps_green = keeps_green
+
+    def encode(self, rgb: torch.Tensor) -> torch.Tensor:
+        return rgb * 20  # so that the noise put on latents is small
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        rgb = (latents / 20).clamp(-1, 1)
+        if not self.keeps_green:
+            rgb[:, 1] = 0
+        return rgb
+
+
+def shot(color: tuple[int, int, int]) -> Shot:
+    image = np.full((32, 32, 3), 200, np.uint8)
+    mask = np.zeros((32, 32), bool)
+    mask[8:20, 8:20] = True
+    image[mask] = color
+    return Shot(image, mask, "000")
+
+
+def test_a_black_defect_is_not_put_on_black() -> None:
+    overlaps = key_overlaps(PerfectBase(), [shot((2, 2, 2))])
+    assert overlaps["black"] < 0.1
+    assert overlaps["white"] > 0.9
+    assert choose_key("auto", PerfectBase(), [shot((2, 2, 2))])[0] != KEY_COLORS["black"]
+
+
+def test_what_the_autoencoder_loses_decides() -> None:
+    magenta = shot((255, 0, 255))
+    assert key_overlaps(PerfectBase(), [magenta])["white"] > 0.9
+    # Without green, white and magenta are one colour: everything or nothing is mask.
+    assert key_overlaps(PerfectBase(keeps_green=False), [magenta])["white"] < 0.2
+
+
+def test_a_named_key_colour_is_not_tried() -> None:
+    assert choose_key("#0a0b0c", PerfectBase(), [shot((2, 2, 2))]) == ((10, 11, 12), {})
+
+
+def test_the_choice_follows_from_the_seed() -> None:
+    shots = [shot((90, 90, 90)), shot((30, 60, 90))]
+    assert key_overlaps(PerfectBase(), shots, seed=3) == key_overlaps(PerfectBase(), shots, seed=3)
