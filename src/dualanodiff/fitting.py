@@ -8,13 +8,12 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from torch import nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -77,12 +76,11 @@ def fit(
     lineage = make_lineage(base=base.name, seed=settings.seed, files=files, category=category, defect=defect)
     folder = RunFolder(Path(out))
     check_resolution(base, shots)
-    state = PartialState()
     with one_clear_line(folder.path):
         # Built before the folder is begun, so that a setting that cannot be used leaves nothing behind.
         job = Fit(shots, base, folder, settings, chosen)
-        with state.main_process_first():
-            if state.is_main_process:
+        with job.accelerator.main_process_first():
+            if job.accelerator.is_main_process:
                 folder.begin(settings, lineage, resume=resume)
         job.run()
     return folder
@@ -269,11 +267,6 @@ class Fit:
             self.folder.save_backgrounds(encode_pictures(self.base, masked))
         return self.folder.load_backgrounds()
 
-    @cached_property
-    def _key_latents(self) -> torch.Tensor:
-        flat = np.full(self.shots[0].image.shape, self.key, np.uint8)
-        return encode_pictures(self.base, [flat])[0].mean(dim=(1, 2), keepdim=True)
-
     @torch.no_grad()
     def sampler(self) -> PairSampler:
         """The model as it is now, ready to draw pairs."""
@@ -282,7 +275,7 @@ class Fit:
             dual=self.pair_model.dual,
             text=self.pair_model.embed().to(self.device),
             mean=self.mean,
-            key_latents=self._key_latents,
+            key=self.key,
             backgrounds=self.backgrounds,
         )
 

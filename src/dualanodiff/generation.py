@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -64,8 +63,7 @@ class FittedModel:
     @property
     def key(self) -> tuple[int, int, int]:
         """The colour outside the defect in its part pictures."""
-        red, green, blue = self.facts["key_color"]
-        return red, green, blue
+        return key_of(self.facts)
 
     @cached_property
     def mask_maker(self) -> MaskMaker:
@@ -107,6 +105,12 @@ class FittedModel:
             yield drawn, [self.mask_maker(part, grey) for part, grey in zip(drawn.part, maps, strict=True)]
 
 
+def key_of(facts: dict[str, Any]) -> tuple[int, int, int]:
+    """The key colour among what a run keeps for sampling."""
+    red, green, blue = facts["key_color"]
+    return red, green, blue
+
+
 def load(run: str | Path, *, assignments: dict[str, str] | None = None, normals: Path | None = None) -> FittedModel:
     """The model of a finished run, on the GPU if there is one.
 
@@ -123,15 +127,13 @@ def load(run: str | Path, *, assignments: dict[str, str] | None = None, normals:
         nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
     with torch.no_grad():
         prompts = text.embed([settings.model.prompt_image, settings.model.prompt_part, ""])
-    side = int(facts["resolution"])
-    key = np.full((side, side, 3), facts["key_color"], np.uint8)
     words = base.tokenizer([settings.model.prompt_part]).input_ids[0]
     sampler = PairSampler(
         base=base,
         dual=dual.requires_grad_(False),
         text=prompts,
         mean=mean,
-        key_latents=encode_pictures(base, [key])[0].mean(dim=(1, 2), keepdim=True),
+        key=key_of(facts),
         backgrounds=_backgrounds(folder, base, settings, facts, normals),
         # Without the start and end marks around the prompt's own words.
         part_tokens=tuple(range(1, min(len(words), prompts.shape[1]) - 1)),

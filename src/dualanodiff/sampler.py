@@ -23,6 +23,10 @@ PAIRS_A_BACKGROUND = 50
 """Pairs in a row that share one background, as in the released scripts; sharing makes its pass nearly free."""
 
 
+INCLUSION_FROM, INCLUSION_EVERY = 0.4, 3
+"""Share of the steps after which the inclusion law is applied, and at every how many of them."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One batch: `image` and `part` uint8 (B, h, w, 3), `seeds` the pairs' own, `attention` uint8 (B, h, w) or None."""
@@ -55,8 +59,8 @@ class PairSampler:
     """(3, tokens, width): image, part and empty prompt."""
     mean: Tensor
     """(2, c, h, w): the shots' mean latents."""
-    key_latents: Tensor | None = None
-    """(c, 1, 1): latents of the flat key colour, for the inclusion law; None switches it off."""
+    key: tuple[int, int, int] | None = None
+    """The key colour, for the inclusion law; None switches it off."""
     backgrounds: Tensor | None = None
     """(n, c, h, w): clean latents of normal pictures' backgrounds."""
     part_tokens: tuple[int, ...] = ()
@@ -83,7 +87,7 @@ class PairSampler:
             start,
             Guidance(self.text[:2], self.text[2], settings.guidance_scale),
             background=self._background(indices, seed),
-            adjust_clean=self._inclusion(settings.inclusion),
+            adjust_clean=self._inclusion(settings),
             dtype=self.base.unet.dtype,
         )
         image, part = (images.to_rgb(self.base.decode(rows)) for rows in latents)
@@ -104,20 +108,39 @@ class PairSampler:
         device = self.text.device
         return Background(self.backgrounds[choice].to(device).float(), torch.stack(noise).to(device))
 
-    def _inclusion(self, strength: float) -> Callable[[Tensor, float], Tensor] | None:
-        """Pull both predicted clean latents together where the part differs from its ground: I_a = I x M."""
-        if strength == 0 or self.key_latents is None:
+    def _inclusion(self, settings: SampleSettings) -> Callable[[Tensor, float], Tensor] | None:
+        """Show in the image what the part draws (I_a = I x M), in pixels, at a few steps of the second half.
+
+        In pixels, because a latent cell on the defect's edge holds key colour as well, which must not come along.
+        """
+        if settings.inclusion == 0 or self.key is None:
             return None
-        key = self.key_latents.to(self.text.device)
+        key = torch.tensor(self.key, device=self.text.device).view(1, 3, 1, 1) / 127.5 - 1
+        last = max(1, settings.num_inference_steps - 1)
 
         def adjust(clean: Tensor, progress: float) -> Tensor:
-            distance = (clean[1] - key).square().mean(dim=1, keepdim=True).sqrt()
-            share = ((distance - 0.35) / 0.35).clamp(0, 1) * strength * progress
-            # The part leads: it knows where the defect is, and the image is asked to show it.
-            middle = 0.3 * clean[0] + 0.7 * clean[1]
-            return clean + share * (middle - clean)
+            step = round(progress * last)
+            if progress < INCLUSION_FROM or step % INCLUSION_EVERY:
+                return clean
+            image, part = self.base.decode(clean.flatten(0, 1)).unflatten(0, (2, -1))
+            shown = image + settings.inclusion * defect_share(part, key) * (part - image)
+            # As a difference, so that what the autoencoder loses of the rest of the picture is not lost here.
+            change = self.base.encode(shown) - self.base.encode(image)
+            return torch.stack([clean[0] + change, clean[1]])
 
         return adjust
+
+
+def defect_share(part: Tensor, key: Tensor) -> Tensor:
+    """How surely each pixel of parts (B, 3, h, w) is the defect's own, (B, 1, h, w) in 0..1; 0 for an empty part.
+
+    Judged by its distance from the key colour against the farthest pixels of the same part, so that the blurred edge
+    between defect and ground, which is tinted by the key colour, stays out.
+    """
+    distance = (part - key).square().sum(dim=1, keepdim=True).sqrt()
+    farthest = distance.flatten(1).quantile(0.998, dim=1).view(-1, 1, 1, 1)
+    # Less than this is the ground's own noise: 0.6 is 44 grey levels in each channel.
+    return ((distance / farthest.clamp_min(0.6) - 0.5) / 0.3).clamp(0, 1)
 
 
 def schedule_of(base: Base) -> Schedule:
