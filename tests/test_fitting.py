@@ -1,6 +1,7 @@
 """What a fit computes, keeps and refuses."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from dualanodiff.images import read_rgb
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.model.prompts import TextAdapter
 from dualanodiff.pair_model import wants_bf16
-from dualanodiff.runs import RunFolder
 from small import SIDE, adapters, draw_normals, draw_shots, fit_small, logged, same, small_settings
 
 
@@ -358,6 +358,13 @@ def test_a_tracker_that_does_not_exist_is_refused(base: Base, tmp_path: Path) ->
     assert_nothing_there(tmp_path / "run")
 
 
+def test_a_tracker_that_is_not_installed_is_refused(base: Base, tmp_path: Path) -> None:
+    name = next(name for name in ("dvclive", "aim", "swanlab", "wandb") if importlib.util.find_spec(name) is None)
+    with pytest.raises(SettingsError, match=rf"train.report_to is '{name}', .*it is not installed.*; install it, or"):
+        fit(draw_shots(), base, tmp_path / "run", small_settings(train__report_to=name))
+    assert_nothing_there(tmp_path / "run")
+
+
 def test_an_object_model_that_does_not_exist_is_refused(base: Base, tmp_path: Path) -> None:
     normals = draw_normals(tmp_path / "normals")
     settings = small_settings(model__background="paper", data__object_model=str(tmp_path / "no.onnx"))
@@ -368,5 +375,6 @@ def test_an_object_model_that_does_not_exist_is_refused(base: Base, tmp_path: Pa
 
 def test_a_tracker_sees_the_losses(tiny_base_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the tracker tensorboard is not installed")
-    run: RunFolder = fit_small(tiny_base_folder, tmp_path / "run", train__report_to="tensorboard")
-    assert list((run.path / "tracker").rglob("events.out.tfevents.*"))
+    run = fit_small(tiny_base_folder, tmp_path / "run", train__report_to="tensorboard")
+    events = list((run.path / "tracker").rglob("events.out.tfevents.*"))
+    assert any(b"inclusion" in path.read_bytes() for path in events)

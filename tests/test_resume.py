@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from dualanodiff import checkpoints, fitting
+from dualanodiff import fitting
 from dualanodiff.checkpoints import load_checkpoint
 from dualanodiff.errors import TrainingStopped
 from dualanodiff.fit_folder import fit_folder

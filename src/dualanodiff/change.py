@@ -1,6 +1,7 @@
 """Does a generated picture show the defect that its mask claims? Judged against the product's good pictures.
 
-The change map of a picture says how far each pixel is from every good picture's pixels at about that place. Where the
+The change map of a picture says how far each pixel is from every good picture's pixels at about that place, less how
+far good pictures are from one another there (or any mask on a part would seem right against a plain ground). Where the
 mask is right, the map is high inside it and low outside. No threshold is involved: the agreement is the area under
 the ROC curve of the map against the mask, 0.5 for a mask that has nothing to do with the picture, 1 for a perfect one.
 """
@@ -16,11 +17,20 @@ _REACH = 3
 """A good pixel may lie this many 1/128 of the side away: parts are never placed alike."""
 
 
-def change_map(rgb: np.ndarray, normals: Sequence[np.ndarray]) -> np.ndarray:
-    """Distance (h, w), in Lab units, of each pixel of uint8 (h, w, 3) from the nearest good pixel around its place.
+_COMPARED = 6
+"""Good pictures that are compared with all others to learn how much they differ."""
 
-    `normals` are good pictures of the same size.
-    """
+
+def change_maps(pictures: Sequence[np.ndarray], normals: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Change map (h, w), in Lab units, of each uint8 (h, w, 3); `normals` are two or more good ones of the same size."""
+    chosen = np.linspace(0, len(normals) - 1, min(_COMPARED, len(normals))).round().astype(int)
+    usual = np.mean([distance_map(normals[i], [*normals[:i], *normals[i + 1 :]]) for i in chosen], axis=0)
+    smooth = ndimage.uniform_filter(usual, max(1, round(9 * usual.shape[0] / 128)))
+    return [distance_map(rgb, normals) - smooth for rgb in pictures]
+
+
+def distance_map(rgb: np.ndarray, normals: Sequence[np.ndarray]) -> np.ndarray:
+    """Distance (h, w), in Lab units, of each pixel of uint8 (h, w, 3) from the nearest good pixel around its place."""
     scale = rgb.shape[0] / 128
     reach = max(1, round(_REACH * scale))
     blur = (0.6 * scale, 0.6 * scale, 0)

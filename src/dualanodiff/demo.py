@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dualanodiff.change import agreement, change_map, contrast
+from dualanodiff.change import agreement, change_maps, contrast
 from dualanodiff.errors import RunError
 from dualanodiff.fit_folder import fit_folder
 from dualanodiff.generation import generate_set, read_shots
@@ -55,7 +55,10 @@ def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[
         "product": f"{PRODUCT} with {DEFECT}",
         "pairs": PAIRS,
         **judged,
-        "shots_agreement": [round(agreement(change_map(shot.image, normals), shot.mask), 3) for shot in shots],
+        "shots_agreement": [
+            round(agreement(change, shot.mask), 3)
+            for change, shot in zip(change_maps([shot.image for shot in shots], normals), shots, strict=True)
+        ],
     }
     write_json(out / "demo.json", result)
     return result
@@ -69,7 +72,7 @@ def judge_set(folder: Path, normals: list[np.ndarray]) -> dict[str, Any]:
     pairs = PairSet.open(folder)
     rows = pairs.rows()
     masks = {index: pairs.read("mask", index) for index in rows}
-    changes = {index: change_map(pairs.read("image", index), normals) for index in rows}
+    changes = dict(zip(rows, change_maps([pairs.read("image", index) for index in rows], normals), strict=True))
     shown = [index for index in rows if not rows[index]["mask_empty"] and contrast(changes[index], masks[index]) > 0]
     scores = {index: agreement(changes[index], masks[index]) for index in rows}
     others = [masks[index] for index in rows][1:] + [masks[index] for index in rows][:1]

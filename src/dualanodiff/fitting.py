@@ -147,6 +147,9 @@ class Fit:
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint if there is one, and write what was learned."""
+        if self.accelerator.log_with:
+            plain = {name: json.dumps(group) for name, group in self.settings.to_dict().items()}
+            self.accelerator.init_trackers("dualanodiff", config=plain)
         self._encode()
         train = self.settings.train
         step, spent = self._resume()
@@ -313,18 +316,18 @@ class Fit:
 
 
 def _accelerator(settings: Settings, folder: RunFolder) -> Accelerator:
-    if settings.train.report_to == "none":
+    name = settings.train.report_to
+    if name == "none":
         return Accelerator()
     try:
-        accelerator = Accelerator(log_with=settings.train.report_to, project_dir=folder.path / "tracker")
-        plain = {name: json.dumps(group) for name, group in settings.to_dict().items()}
-        accelerator.init_trackers("dualanodiff", config=plain)
+        accelerator = Accelerator(log_with=name, project_dir=folder.path / "tracker")
+        reason = "" if accelerator.log_with else "it is not installed"
     except (ImportError, ValueError, KeyError) as error:
-        msg = (
-            f"train.report_to is {settings.train.report_to!r}, which cannot be used ({error}); install it, or set none"
-        )
-        raise SettingsError(msg) from None
-    return accelerator
+        reason = str(error)
+    if reason:
+        msg = f"train.report_to is {name!r}, which cannot be used ({reason}); install it, or set none"
+        raise SettingsError(msg)
+    return accelerator  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _spread(paths: Sequence[Path], count: int) -> list[Path]:

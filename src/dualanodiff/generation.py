@@ -158,7 +158,7 @@ def generate_set(
     """
     model = load(run, assignments=assignments, normals=normals)
     chosen = model.settings.seed if seed is None else seed
-    pairs = PairSet.begin(out, _facts(model, run, chosen))
+    pairs = PairSet.begin(out, _facts(model, run, chosen, normals))
     done = pairs.done()
     missing = len(set(range(count)) - done)
     with progress("generate", count, start=count - missing) as bar:
@@ -197,7 +197,7 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
     ]
 
 
-def _facts(model: FittedModel, run: Path, seed: int) -> dict[str, Any]:
+def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> dict[str, Any]:
     """What a set is made from: a call that would mix another into it is refused."""
     settings = model.settings.to_dict()
     weights = sha256(model.folder.adapter / "unet_image.safetensors") + sha256(model.folder.path / "start.safetensors")
@@ -206,6 +206,7 @@ def _facts(model: FittedModel, run: Path, seed: int) -> dict[str, Any]:
         "run_id": hashlib.sha256(weights.encode()).hexdigest()[:16],
         "seed": seed,
         "base": model.base.name,
+        "normals": str(normals or ""),
         "key": list(model.key),
         "threshold": model.facts["key_threshold"],
         "settings": {group: settings[group] for group in ("sample", "mask", "model")},

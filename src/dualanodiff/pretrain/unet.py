@@ -197,18 +197,18 @@ class Training:
         """Train, yielding the step at every save; ends with the plan's steps or after `seconds`."""
         began = time.monotonic()
         before = self.seconds
-        sums = np.zeros(3)
+        recent: list[np.ndarray] = []
         with progress("unet", self.plan.steps, start=self.step) as bar:
             while self.step < self.plan.steps and time.monotonic() - began < seconds:
                 losses = self._step()
-                sums += losses
+                recent.append(losses)
                 bar.step(loss=float(losses.sum()))
                 self.seconds = before + time.monotonic() - began
                 if self.step % 50 == 0:
-                    image, part, single = (sums / 50).round(5).tolist()
+                    image, part, single = np.mean(recent, axis=0).round(5).tolist()
                     row = {"step": self.step, "image": image, "part": part, "single": single, "seconds": self.seconds}
                     append_jsonl(self.folder / "unet.jsonl", row)
-                    sums[:] = 0
+                    recent = []
                 if self.step % self.plan.save_every == 0:
                     self.save()
                     yield self.step
