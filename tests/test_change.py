@@ -16,7 +16,7 @@ def good(seed: int, size: int = 64) -> np.ndarray:
     generator = np.random.default_rng(seed)
     rgb = generator.normal(20, 2, (size, size, 3))
     top, left = generator.integers(15, 18, 2)
-    rgb[top : top + 32, left : left + 32] = generator.normal(120, 2, (32, 32, 3)) + generator.uniform(-3, 3)
+    rgb[top : top + 32, left : left + 32] = generator.normal(120, 6, (32, 32, 3)) + generator.uniform(-3, 3)
     return rgb.clip(0, 255).astype(np.uint8)
 
 

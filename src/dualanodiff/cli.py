@@ -226,7 +226,8 @@ def settings_command(config: ConfigOption = None, settings: SetOption = None, as
     from dualanodiff.settings import Settings, read_settings, to_toml
 
     chosen = (read_settings(config) if config else Settings()).updated(read_assignments(settings, config), "--set")
-    show(chosen.to_dict(), to_toml(chosen).rstrip(), as_json=as_json)
+    note = "# Keep only the lines that you change: what stands in a --config file also overrides what the base recommends.\n"
+    show(chosen.to_dict(), note + to_toml(chosen).rstrip(), as_json=as_json)
 
 
 def main() -> None:

@@ -52,6 +52,7 @@ class Schedule:
 def branch_losses(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each branch, (2,), from (2, B, c, h, w). Paper sec. 3.2, eq. 4 is their sum.
 
+    >>> import torch
     >>> branch_losses(torch.zeros(2, 1, 4, 2, 2), torch.ones(2, 1, 4, 2, 2))
     tensor([1., 1.])
     """
