@@ -10,8 +10,13 @@ import pytest
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import DataError, ModelError, SettingsError
 from dualanodiff.fitting import fit
-from dualanodiff.model.base import Base
+from dualanodiff.model.base import Base, load_base
 from small import draw_normals, draw_shots, fit_small, small_settings
+
+
+@pytest.fixture
+def base(tiny_base_folder: Path) -> Base:
+    return load_base(tiny_base_folder)
 
 
 def assert_nothing_there(folder: Path) -> None:

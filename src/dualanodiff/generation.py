@@ -28,7 +28,6 @@ from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import Drawn, PairSampler
 from dualanodiff.sets import PairSet
 from dualanodiff.settings import Settings
-from dualanodiff.storage import sha256
 
 SHEET_PAIRS = 8
 """Pairs on the sheet that every set carries to look at."""
@@ -200,10 +199,14 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
 def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> dict[str, Any]:
     """What a set is made from: a call that would mix another into it is refused."""
     settings = model.settings.to_dict()
-    weights = sha256(model.folder.adapter / "unet_image.safetensors") + sha256(model.folder.path / "start.safetensors")
+    # Of the numbers, not of the files: safetensors writes the entries of a header in any order.
+    digest = hashlib.sha256(model.sampler.mean.numpy().tobytes())
+    for name, value in model.sampler.dual.state_dict().items():
+        if ".to_q." in name:
+            digest.update(value.float().cpu().numpy().tobytes())
     return {
         "run": str(run),
-        "run_id": hashlib.sha256(weights.encode()).hexdigest()[:16],
+        "run_id": digest.hexdigest()[:16],
         "seed": seed,
         "base": model.base.name,
         "normals": str(normals or ""),

@@ -39,7 +39,7 @@ def test_the_linear_start_sees_before_any_training() -> None:
     fresh, started = build_autoencoder(plan), build_autoencoder(plan)
     start_linear(started, pictures())
     unseen = pictures(first=1000)
-    assert psnr(started, unseen) > psnr(fresh, unseen) + 8
+    assert psnr(started, unseen) > psnr(fresh, unseen) + 6
     assert psnr(started, unseen) > 15
 
 

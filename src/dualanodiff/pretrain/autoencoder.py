@@ -119,7 +119,7 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         vae.load_state_dict(groups["model"])
         average.shadow_params = [groups["average"][name] for name in names]
         average.optimization_step = meta["step"]
-        restore_optimizer(optimizer, vae.named_parameters(), groups["optimizer"])
+        restore_optimizer(optimizer, vae.named_parameters(), groups.get("optimizer", {}))
         step, spent = meta["step"], meta["seconds"]
     began = time.monotonic()
 

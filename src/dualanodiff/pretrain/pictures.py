@@ -93,7 +93,7 @@ def load_pack(path: Path) -> Pack:
         pixels = np.empty((len(captions), PACKED_SIDE, PACKED_SIDE, 3), np.uint8)
         for i, (begin, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
             pixels[i] = np.asarray(Image.open(io.BytesIO(joined[begin:end].tobytes())).convert("RGB"))
-    except (SafetensorError, KeyError, OSError, ValueError) as error:
+    except (SafetensorError, KeyError, OSError, ValueError, TypeError) as error:
         msg = f"{path}: not a packed picture file ({error}); make one with `dualanodiff pretrain pack`"
         raise DataError(msg) from None
     return Pack(pixels, tuple(captions), sources)

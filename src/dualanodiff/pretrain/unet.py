@@ -242,5 +242,5 @@ class Training:
         self.model.load_state_dict(groups["model"], strict=False)
         self.average.shadow_params = [groups["average"][name] for name, _ in self.model.named_parameters()]
         self.average.optimization_step = meta["step"]
-        restore_optimizer(self.optimizer, self.model.named_parameters(), groups["optimizer"])
+        restore_optimizer(self.optimizer, self.model.named_parameters(), groups.get("optimizer", {}))
         self.step, self.seconds = meta["step"], meta["seconds"]
