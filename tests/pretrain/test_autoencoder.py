@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from dualanodiff.errors import RunError
 from dualanodiff.pretrain.autoencoder import (
+    AutoencoderPlan,
     build_autoencoder,
     draw_pictures,
     rate_at,
@@ -18,6 +19,7 @@ from dualanodiff.pretrain.autoencoder import (
     train_autoencoder,
 )
 from dualanodiff.pretrain.linear_start import start_linear
+from dualanodiff.pretrain.pictures import Pack
 from pretrain.plans import autoencoder_plan, small_pack
 
 
@@ -84,24 +86,30 @@ def test_the_rate_rises_holds_and_falls_to_nothing() -> None:
     assert all(one > two for one, two in zip(rates[800:1000], rates[801:], strict=True))
 
 
-def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = train_autoencoder(small_pack(), tmp_path / "whole", autoencoder_plan())
-    state = tmp_path / "whole" / "autoencoder.safetensors"
-    assert whole["steps"] == 4
-    first = train_autoencoder(small_pack(), tmp_path / "cut", autoencoder_plan(), seconds=0)
-    assert first["steps"] == 0
-    # A plan of fewer steps would lower its rate earlier, so time ends the first half.
-    calls = iter([0.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dualanodiff.pretrain.autoencoder.time.monotonic", lambda: next(calls, 9.0))
-        half = train_autoencoder(small_pack(), tmp_path / "cut", autoencoder_plan(), seconds=5)
-    assert 0 < half["steps"] < 4
-    assert train_autoencoder(small_pack(), tmp_path / "cut", autoencoder_plan())["steps"] == 4
-    one, two = load_file(state), load_file(tmp_path / "cut" / "autoencoder.safetensors")
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[key], two[key]) for key in one)
-    weights = [load_file(tmp_path / name / "vae" / "diffusion_pytorch_model.safetensors") for name in ("whole", "cut")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train_autoencoder(small_pack(), whole, autoencoder_plan())["steps"] == 4
+
+    def killed(pack: Pack, plan: AutoencoderPlan, step: int) -> torch.Tensor:
+        if step == 3:
+            raise KeyboardInterrupt
+        return draw_pictures(pack, plan, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dualanodiff.pretrain.autoencoder.draw_pictures", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_autoencoder(small_pack(), cut, autoencoder_plan())
+    assert train_autoencoder(small_pack(), cut, autoencoder_plan(), seconds=0)["steps"] == 2  # the state that was kept
+    assert train_autoencoder(small_pack(), cut, autoencoder_plan())["steps"] == 4
+    for name in ("autoencoder.safetensors", "vae/diffusion_pytorch_model.safetensors"):
+        one, two = load_file(whole / name), load_file(cut / name)
+        assert one.keys() == two.keys()
+        assert [key for key in one if not torch.equal(one[key], two[key])] == []
+
+
+def test_a_training_without_any_time_can_be_resumed(tmp_path: Path) -> None:
+    assert train_autoencoder(small_pack(), tmp_path, autoencoder_plan(), seconds=0)["steps"] == 0
+    assert train_autoencoder(small_pack(), tmp_path, autoencoder_plan(steps=1))["steps"] == 1
 
 
 def test_the_result_is_an_autoencoder_in_stable_diffusions_layout_of_unit_latents(tmp_path: Path) -> None:

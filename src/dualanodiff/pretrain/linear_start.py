@@ -79,7 +79,9 @@ def _start_decoder(vae: AutoencoderKL, pictures: Tensor) -> None:
     codes = whole.encode(pictures).latent_dist.mean
     flat = codes.permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
     colors = avg_pool2d(pictures, 8).permute(0, 2, 3, 1).reshape(-1, 3)
-    solved = torch.linalg.lstsq(torch.cat([flat, torch.ones(len(flat), 1)], dim=1), colors).solution
+    # In double precision: LAPACK's last digits vary from call to call, and a repeated training must repeat.
+    known = torch.cat([flat, torch.ones(len(flat), 1)], dim=1).double()
+    solved = torch.linalg.lstsq(known, colors.double()).solution.float()
     conv = decoder.conv_in
     conv.weight[:8] = 0
     conv.bias[:8] = 0

@@ -22,7 +22,8 @@ def train_tokenizer(captions: Iterable[str], folder: Path, *, size: int = 1024) 
     alphabet = [chr(code) for code in range(33, 127)]
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[START, END],
+        # Last letters too: the learner would number them in the order of a hash table, another one each time.
+        special_tokens=[START, END, *(f"{letter}</w>" for letter in alphabet)],
         initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
