@@ -1,5 +1,6 @@
 """Pairs from a run, in memory and as a set."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -217,6 +218,11 @@ def test_a_set_holds_what_generate_gives(small_run: RunFolder, model: FittedMode
                 assert picture.tobytes() == getattr(pair, kind).tobytes()
         assert (rows[i]["seed"], rows[i]["run"]) == (pair.seed, str(small_run.path))
     assert read_rgb(Path(result["sheet"])).std() > 0
+
+
+def test_a_set_proves_what_its_run_has_seen(small_run: RunFolder, tmp_path: Path) -> None:
+    make(small_run, tmp_path / "set", count=1)
+    assert json.loads((tmp_path / "set" / "lineage.json").read_text()) == small_run.lineage()
 
 
 INTERRUPTIONS: dict[str, Callable[[Path], Any]] = {

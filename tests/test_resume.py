@@ -131,7 +131,7 @@ def test_time_spent_is_counted_over_both_halves(tiny_base_folder: Path, tmp_path
 def test_ctrl_c_ends_after_the_step_and_keeps_it(
     whole: RunFolder, tmp_path: Path, resume: Resume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = fitting.Fit._step
+    step = fitting.Fit.step
 
     def interrupted(self: fitting.Fit, number: int) -> torch.Tensor:
         if number == 2:
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_after_the_step_and_keeps_it(
         return step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Fit, "_step", interrupted)
+        patch.setattr(fitting.Fit, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             resume()
     assert [path.stem for path in RunFolder(tmp_path / "run").checkpoints()] == ["step-00000002", "step-00000003"]
@@ -188,7 +188,7 @@ def out_of_host_memory() -> Exception:
 def test_missing_memory_stops_with_one_line_and_the_last_state_is_whole(
     error: Callable[[], Exception], whole: RunFolder, tmp_path: Path, resume: Resume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = fitting.Fit._step
+    step = fitting.Fit.step
 
     def failing(self: fitting.Fit, number: int) -> torch.Tensor:
         if number == 3:
@@ -196,7 +196,7 @@ def test_missing_memory_stops_with_one_line_and_the_last_state_is_whole(
         return step(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting.Fit, "_step", failing)
+        patch.setattr(fitting.Fit, "step", failing)
         with pytest.raises(TrainingStopped, match=r"run: not enough memory; the states written before are whole"):
             resume()
     assert load_checkpoint(RunFolder(tmp_path / "run").checkpoints()[-1])[1]["step"] == 2

@@ -5,10 +5,11 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from dualanodiff.bench.cli import app as bench_app
 from dualanodiff.console import (
     ConfigOption,
     GuardedGroup,
@@ -19,6 +20,20 @@ from dualanodiff.console import (
     read_assignments,
     read_mask_wishes,
     show,
+)
+from dualanodiff.judge.cli import calibrate_command, evaluate_command, filter_command, render_filter
+from dualanodiff.lift.cli import lift_command
+from dualanodiff.onto.cli import (
+    AreaOption,
+    BoxOption,
+    ContrastOption,
+    DefectsOption,
+    MixOption,
+    OntoOption,
+    RegionOption,
+    ScaleOption,
+    WhereOption,
+    given_wishes,
 )
 from dualanodiff.pretrain.cli import app as pretrain_app
 from dualanodiff.progress import duration
@@ -31,6 +46,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(pretrain_app, name="pretrain")
+app.add_typer(bench_app, name="bench")
+app.command("evaluate")(evaluate_command)
+app.command("filter")(filter_command)
+app.command("calibrate")(calibrate_command)
+app.command("lift")(lift_command)
 
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA", help="A folder in the MVTec AD layout, or one category of it.")
@@ -124,6 +144,12 @@ def fit(
     shots: ShotsOption = "first-third",
     config: ConfigOption = None,
     settings: SetOption = None,
+    normals: Annotated[
+        bool,
+        typer.Option(
+            "--normals", help="First adapt the base to the product's good pictures, once for all its defects."
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -131,6 +157,10 @@ def fit(
     assignments = read_assignments(settings, config)
     from dualanodiff.fit_folder import fit_folder
 
+    if normals:
+        from dualanodiff.adapt import adapted_base
+
+        base = adapted_base(data, category=category, base=base, beside=out.parent, assignments=assignments)
     result = fit_folder(
         data,
         defect=defect,
@@ -155,6 +185,45 @@ def fit(
 
 
 @app.command()
+def adapt(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The base folder to make, or to go on with.")],
+    category: CategoryOption = None,
+    base: BaseOption = "mini",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 300,
+    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak AdamW rate.")] = 2e-4,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Adapt a base to a product's good pictures, once for all its defect types: a base for `fit --base`."""
+    assignments = read_assignments(settings)
+    from dualanodiff.adapt import adapt as adapt_base
+    from dualanodiff.pretrain.adaptation import AdaptPlan
+
+    plan = AdaptPlan(steps=steps, rate=rate)
+    result = adapt_base(data, category=category, base=base, out=out, plan=plan, assignments=assignments)
+    next_step = command_line("fit", data, "--defect", "D", "--base", out, "--out", "RUN")
+    text = (
+        f"Adapted {base} to {result['normals']} good pictures of {result['category']} in {result['steps']} steps and "
+        f"{duration(result['seconds'])}: {out}. Next: {next_step}"
+    )
+    show(result, text, as_json=as_json)
+
+
+@app.command()
+def card(
+    base: Annotated[str, typer.Argument(metavar="[BASE]", help="As --base of fit.")] = "mini",
+    as_json: JsonOption = False,
+) -> None:
+    """Say what a base is: data, licences, steps, hardware, figures, limits, and the SHA-256 of every weight file."""
+    from dualanodiff.model.base import load_base
+    from dualanodiff.model.card import card_of, render_card
+
+    result = card_of(load_base(base))
+    show(result, render_card(result), as_json=as_json)
+
+
+@app.command()
 def generate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder made by fit or import-official.")],
     count: Annotated[int, typer.Option("--count", min=1, help="Pairs the set shall have in the end.")],
@@ -166,18 +235,54 @@ def generate(
         Path | None,
         typer.Option("--normals", help="Normal pictures whose backgrounds are used (runs with background)."),
     ] = None,
+    onto: OntoOption = None,
+    where: WhereOption = None,
+    region: RegionOption = None,
+    box: BoxOption = None,
+    area: AreaOption = None,
+    contrast: ContrastOption = None,
+    scale: ScaleOption = None,
+    mix: MixOption = None,
+    defects: DefectsOption = None,
+    best: Annotated[
+        bool, typer.Option("--keep-best", help="Judge what is drawn, and go on until COUNT pairs are good.")
+    ] = False,
+    most: Annotated[
+        int | None, typer.Option("--at-most", help="With --keep-best: pairs drawn at most; 4 times COUNT if none.")
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make pairs of a defect picture and its mask; continues where it stopped."""
+    """Make pairs of a defect picture and its mask, from nothing or onto good pictures; continues where it stopped."""
     assignments = read_assignments(settings)
+    wishes = {"where": where, "region": region, "box": box, "area": area, "contrast": contrast, "scale": scale}
+    given = given_wishes(onto, {**wishes, "mix": mix, "defects": defects})
     from dualanodiff.generation import generate_set
 
-    result = generate_set(run, count=count, out=out, seed=seed, assignments=assignments, normals=normals)
+    if best:
+        from dualanodiff.keep_best import keep_best
+
+        def draw(total: int, folder: Path) -> dict[str, Any]:
+            return generate_set(
+                run, count=total, out=folder, seed=seed, assignments=assignments, normals=normals, onto=given
+            )
+
+        result = keep_best(draw, run, count=count, out=out, most=most)
+        short = (
+            ""
+            if result["enough"]
+            else f"\nThat is fewer than {count}: {result['limit']} is the most to draw (--at-most)"
+        )
+        show(result, f"{result['drawn']} pairs were drawn; {render_filter(result)}{short}", as_json=as_json)
+        return
+    result = generate_set(run, count=count, out=out, seed=seed, assignments=assignments, normals=normals, onto=given)
     text = (
         f"{result['count']} pairs are in {out}, {result['made']} of them new: image/, mask/, part/ and manifest.jsonl\n"
         f"{len(result['empty'])} of them show no defect, and have an empty mask"
     )
+    if "met" in result:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in result["met"].items())
+        text += f"\nAs asked for: {shares}; {result['attempts']:g} attempts a defect. Look at {result['sheet']}"
     show(result, text, as_json=as_json)
 
 

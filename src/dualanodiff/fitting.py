@@ -73,6 +73,7 @@ def fit(
     chosen = _spread(normals, MAX_BACKGROUNDS) if settings.model.background != "none" else []
     files += [file_record(path, "normal") for path in chosen]
     files += [file_record(path, "base") for path in base_files(base)]
+    files += _adapted_to(base)
     lineage = make_lineage(base=base.name, seed=settings.seed, files=files, category=category, defect=defect)
     folder = RunFolder(Path(out))
     check_resolution(base, shots)
@@ -89,6 +90,19 @@ def fit(
 def base_files(base: Base) -> list[Path]:
     """The weight files of a base that lies in a folder, for the lineage."""
     return [] if base.folder is None else sorted(base.folder.glob("*/*.safetensors"))
+
+
+def _adapted_to(base: Base) -> list[dict[str, Any]]:
+    """Records of the pictures that an adapted base has seen, so that a run's lineage names them as well."""
+    file = None if base.folder is None else base.folder / "lineage.json"
+    if file is None or not file.is_file():
+        return []
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))["files"]
+        return [{**record, "role": "base's normal"} for record in records if record["role"] == "normal"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{file}: not a readable lineage ({error}); adapt the base again into a new folder"
+        raise DataError(msg) from None
 
 
 def recommended(base: Base) -> Settings:
@@ -130,7 +144,7 @@ class Fit:
             "key_overlaps": key_overlaps,
         }
 
-    def _encode(self) -> None:
+    def encode(self) -> None:
         """Shots, and normals' backgrounds, as latents: read from the run if they are there, else made and kept."""
         with self.accelerator.main_process_first():
             self.latents = encode_shots(
@@ -150,7 +164,7 @@ class Fit:
         if self.accelerator.log_with:
             plain = {name: json.dumps(group) for name, group in self.settings.to_dict().items()}
             self.accelerator.init_trackers("dualanodiff", config=plain)
-        self._encode()
+        self.encode()
         train = self.settings.train
         step, spent = self._resume()
         began = time.monotonic() - spent
@@ -160,7 +174,7 @@ class Fit:
             held_interrupt(hold=self.accelerator.num_processes == 1) as interrupted,
         ):
             while step < train.max_train_steps:
-                recent.append(self._step(step))
+                recent.append(self.step(step))
                 step += 1
                 last = step == train.max_train_steps
                 if step % LOG_STEPS == 0 or last:
@@ -176,7 +190,8 @@ class Fit:
                     self._preview(step)
         self._finish(step)
 
-    def _step(self, step: int) -> torch.Tensor:
+    def step(self, step: int) -> torch.Tensor:
+        """One optimiser step; its losses (3,), left on the device."""
         train = self.settings.train
         for group in self.optimizer.param_groups:
             group["lr"] = train.learning_rate * rate_share(train, step)

@@ -1,12 +1,13 @@
 """Make pairs from a run: adapters -> pairs -> masks -> a set folder."""
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -19,15 +20,20 @@ from dualanodiff.grid import pair_grid
 from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker, make_mask_maker
 from dualanodiff.masks.result import MaskResult
-from dualanodiff.masks.saliency import U2Net, object_mask
+from dualanodiff.masks.saliency import NO_OBJECT, U2Net, object_mask
 from dualanodiff.model.adapters import load_adapters
 from dualanodiff.model.base import Base, load_base
+from dualanodiff.onto.looks import summarise
+from dualanodiff.onto.making import Kind, make_parts, row_of
+from dualanodiff.onto.places import Shapes
+from dualanodiff.onto.wishes import find_goods, read_wishes
 from dualanodiff.pair_model import wants_bf16
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import Drawn, PairSampler
 from dualanodiff.sets import PairSet
 from dualanodiff.settings import Settings
+from dualanodiff.storage import write_json
 
 SHEET_PAIRS = 8
 """Pairs on the sheet that every set carries to look at."""
@@ -110,17 +116,25 @@ def key_of(facts: dict[str, Any]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def load(run: str | Path, *, assignments: dict[str, str] | None = None, normals: Path | None = None) -> FittedModel:
+def load(
+    run: str | Path,
+    *,
+    assignments: dict[str, str] | None = None,
+    normals: Path | None = None,
+    beside: FittedModel | None = None,
+) -> FittedModel:
     """The model of a finished run, on the GPU if there is one.
 
     `assignments` are `group.name=value` settings for sampling and masks. `normals` is a folder of good pictures
-    whose backgrounds replace those kept in the run. Raises RunError, ModelError or SettingsError.
+    whose backgrounds replace those kept in the run. The base is shared with `beside` where it is the same. Raises
+    RunError, ModelError or SettingsError.
     """
     folder = RunFolder(Path(run))
     settings = folder.settings().updated(assignments or {}, "--set")
     mean, facts = folder.load_start()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base = load_base(folder.lineage()["base"], device=device)
+    name = folder.lineage()["base"]
+    base = beside.base if beside is not None and beside.base.name == name else load_base(name, device=device)
     dual, text = load_adapters(folder.adapter, base)
     if wants_bf16(settings, device):
         nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
@@ -148,16 +162,22 @@ def generate_set(
     seed: int | None = None,
     assignments: dict[str, str],
     normals: Path | None = None,
+    onto: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fill the set `out` up to `count` pairs, going on where an earlier call stopped.
 
-    Returns set, count, made (by this call), empty (indices of pairs whose part shows no defect), seed and sheet (a
-    picture of the first pairs beside the shots). Every pair is on disk before the next batch is drawn. Raises RunError
-    when the set was begun with another run, seed or settings.
+    With `onto` the defects are put onto good pictures: its `goods` is their folder, or "good" for the product's own;
+    the rest are words for `onto.wishes.read_wishes`. Returns set, count, made (by this call), empty (indices of pairs
+    whose part shows no defect), seed and sheet (a picture of the first pairs); onto adds met, how much of what was
+    asked for was got. Every pair is on disk before the next batch is drawn. Raises RunError when the set was begun
+    with another run, seed or settings.
     """
     model = load(run, assignments=assignments, normals=normals)
+    if onto is not None:
+        return _generate_onto(model, onto, count=count, out=out, seed=seed, assignments=assignments)
     chosen = model.settings.seed if seed is None else seed
     pairs = PairSet.begin(out, _facts(model, run, chosen, normals))
+    write_json(out / "lineage.json", model.folder.lineage())
     done = pairs.done()
     missing = len(set(range(count)) - done)
     with progress("generate", count, start=count - missing) as bar:
@@ -184,6 +204,72 @@ def generate_set(
     }
 
 
+def _generate_onto(
+    model: FittedModel,
+    words: Mapping[str, Any],
+    *,
+    count: int,
+    out: Path,
+    seed: int | None,
+    assignments: dict[str, str],
+) -> dict[str, Any]:
+    """Fill the set `out` with defects on good pictures."""
+    lineage = model.folder.lineage()
+    wishes = read_wishes(
+        find_goods(words["goods"], lineage), **{name: value for name, value in words.items() if name != "goods"}
+    )
+    others = [load(run, assignments=assignments, beside=model) for run in wishes.mix]
+    shares = [max(0.0, 1 - sum(wishes.mix.values())), *wishes.mix.values()]
+    kinds = [(kind_of(item), share) for item, share in zip([model, *others], shares, strict=True)]
+    chosen = model.settings.seed if seed is None else seed
+    facts = _facts(model, model.folder.path, chosen, None)
+    facts["settings"]["onto"] = model.settings.to_dict()["onto"]
+    ids = [run_id(item) for item in others]
+    pairs = PairSet.begin(out, {**facts, "onto": {**wishes.facts(), "mix_ids": ids}})
+    write_json(
+        out / "lineage.json", {**lineage, "files": joined_files([model.folder, *(item.folder for item in others)])}
+    )
+    done = pairs.done()
+    missing = [index for index in range(count) if index not in done]
+    size = model.settings.sample.batch_size
+    with progress("generate", count, start=count - len(missing)) as bar:
+        for begin in sorted({index - index % size for index in missing}):
+            # The whole batch, even for one pair of it: a batch of another size rounds differently.
+            for made in make_parts(kinds, wishes, range(begin, begin + size), chosen):
+                if made.index in missing:
+                    row = {**row_of(made, chosen), "run": str(model.folder.path), "set_seed": chosen}
+                    pairs.add(made.index, made.image, made.part, made.mask_result, row, made.attention)
+                    bar.step()
+    return summarise(pairs, count, made=len(missing), seed=chosen)
+
+
+def kind_of(model: FittedModel) -> Kind:
+    """A run as a maker of defects on good parts; RunError where the shots, whose shapes it needs, are gone."""
+    side = int(model.facts["resolution"])
+    shots = read_shots(model.folder, side)
+    if not shots:
+        msg = f"{model.folder.path / 'lineage.json'}: the shots that it names are not there, and --onto takes places and shapes from them; put them back"
+        raise RunError(msg)
+    net = U2Net(Path(model.settings.data.object_model)) if model.settings.data.object_model else None
+
+    def find_object(rgb: np.ndarray) -> np.ndarray | None:
+        found, source = object_mask(rgb, net)
+        return None if source.endswith(NO_OBJECT) else found
+
+    compensated = model.settings.model.background != "none"
+    return Kind(
+        run=str(model.folder.path),
+        sampler=model.sampler,
+        settings=model.settings,
+        mask_maker=model.mask_maker,
+        shapes=Shapes.of(shots, find_object),
+        key=model.key,
+        side=side,
+        find_object=find_object,
+        background_scale=model.facts.get("background_scale", 1.0) if compensated else None,
+    )
+
+
 def read_shots(folder: RunFolder, side: int) -> list[Shot]:
     """The shots that a run learned from, at `side` pixels; none when their files have moved."""
     files = folder.lineage()["files"]
@@ -199,14 +285,9 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
 def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> dict[str, Any]:
     """What a set is made from: a call that would mix another into it is refused."""
     settings = model.settings.to_dict()
-    # Of the numbers, not of the files: safetensors writes the entries of a header in any order.
-    digest = hashlib.sha256(model.sampler.mean.numpy().tobytes())
-    for name, value in model.sampler.dual.state_dict().items():
-        if ".to_q." in name:
-            digest.update(value.float().cpu().numpy().tobytes())
     return {
         "run": str(run),
-        "run_id": digest.hexdigest()[:16],
+        "run_id": run_id(model),
         "seed": seed,
         "base": model.base.name,
         "normals": str(normals or ""),
@@ -214,6 +295,22 @@ def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> di
         "threshold": model.facts["key_threshold"],
         "settings": {group: settings[group] for group in ("sample", "mask", "model")},
     }
+
+
+def run_id(model: FittedModel) -> str:
+    """A hash of what a run has learned, by which it is known again wherever it lies."""
+    # Of the numbers, not of the files: safetensors writes the entries of a header in any order.
+    digest = hashlib.sha256(model.sampler.mean.numpy().tobytes())
+    for name, value in model.sampler.dual.state_dict().items():
+        if ".to_q." in name:
+            digest.update(value.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def joined_files(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """The files of several runs' lineages, each once."""
+    files = {(file["path"], file["role"]): file for run in runs for file in run.lineage()["files"]}
+    return list(files.values())
 
 
 def _backgrounds(

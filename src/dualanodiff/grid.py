@@ -89,6 +89,39 @@ def pair_grid(
     picture_grid(rows, [*titles, "image", "mask", "part", "mask on image"], path, side=side)
 
 
+def changed_grid(
+    goods: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
+    parts: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    path: Path,
+    *,
+    captions: Sequence[str] = (),
+    amplified: int = 4,
+    side: int = 160,
+) -> None:
+    """Write defects on good parts as a PNG: good part, result, the mask's outline on it, part, mask, and the difference.
+
+    The difference is `amplified` times about grey, so that what was not touched is grey.
+    """
+    rows = [
+        [good, image, overlay(image, mask), part, mask, difference(good, image, amplified)]
+        for good, image, part, mask in zip(goods, images, parts, masks, strict=True)
+    ]
+    titles = ["good part", "result", "mask on result", "part", "mask", f"difference x {amplified}"]
+    picture_grid(rows, titles, path, captions=captions, side=side)
+
+
+def difference(good: np.ndarray, image: np.ndarray, amplified: int) -> np.ndarray:
+    """Grey where two pictures are equal, lighter or darker where the second is, `amplified` times; uint8 (h, w, 3).
+
+    >>> difference(np.array([[[9, 9, 9]]], np.uint8), np.array([[[9, 10, 200]]], np.uint8), 4).tolist()
+    [[[128, 132, 255]]]
+    """
+    change = image.astype(np.int32) - good
+    return (128 + amplified * change).clip(0, 255).astype(np.uint8)
+
+
 def _fit(picture: np.ndarray, side: int) -> Image.Image:
     """The picture scaled so that its longer side is `side` pixels."""
     image = to_pil(picture)

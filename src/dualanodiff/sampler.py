@@ -70,30 +70,62 @@ class PairSampler:
         self, indices: Sequence[int], seed: int, settings: SampleSettings, *, record_attention: bool = False
     ) -> Drawn:
         """The pairs of these indices: pair i of a seed is the same whatever the batch it is drawn in."""
-        device = self.text.device
-        noise = torch.stack(
-            [torch.randn(self.mean.shape, generator=torch_stream(seed, "pair", index)) for index in indices], dim=1
-        ).to(device)
+        latents, maps = self.denoise(
+            self.noise(seed, [("pair", index) for index in indices]),
+            self.mean if settings.start == "mean" else None,
+            settings,
+            background=self._background(indices, seed),
+            adjust_clean=self.inclusion(settings),
+            record_attention=record_attention,
+        )
+        image, part = (images.to_rgb(self.base.decode(rows)) for rows in latents)
+        seeds = tuple(stream_seed(seed, "pair", index) for index in indices)
+        return Drawn(tuple(indices), seeds, image, part, maps)
+
+    def noise(self, seed: int, names: Sequence[tuple[str | int, ...]]) -> Tensor:
+        """Noise (2, B, c, h, w) of the streams of these names, one a pair."""
+        rows = [torch.randn(self.mean.shape, generator=torch_stream(seed, *name)) for name in names]
+        return torch.stack(rows, dim=1).to(self.text.device)
+
+    def denoise(
+        self,
+        noise: Tensor,
+        mean: Tensor | None,
+        settings: SampleSettings,
+        *,
+        background: Background | None = None,
+        adjust_clean: Callable[[Tensor, float], Tensor] | None = None,
+        begin: float = 0.0,
+        record_attention: bool = False,
+    ) -> tuple[Tensor, np.ndarray | None]:
+        """Clean latents (2, B, c, h, w) from noise over `mean`, and attention maps uint8 (B, h, w) where asked for.
+
+        `begin` is the share of the steps that are left out, for a start that is known better than by its mean; the
+        pndm sampler counts its steps and leaves none out.
+        """
         scheduler: Any = SCHEDULERS[settings.scheduler](dict(self.base.scheduler.config))
         scheduler.set_timesteps(settings.num_inference_steps)
         schedule = schedule_of(self.base)
-        first = schedule.alphas_cumprod[int(scheduler.timesteps[0])].item()
-        start = start_latents(noise, self.mean.to(device) if settings.start == "mean" else None, first)
+        first = (
+            0
+            if settings.scheduler == "pndm"
+            else min(int(begin * len(scheduler.timesteps)), len(scheduler.timesteps) - 1)
+        )
+        signal = schedule.alphas_cumprod[int(scheduler.timesteps[first])].item()
         recorder = AttentionRecorder(self.part_tokens) if record_attention else None
         latents = denoise_pairs(
             self.dual if recorder is None else partial(self.dual, watch=recorder.add),
             scheduler,
             schedule,
-            start,
+            start_latents(noise, None if mean is None else mean.to(noise.device), signal),
             Guidance(self.text[:2], self.text[2], settings.guidance_scale),
-            background=self._background(indices, seed),
-            adjust_clean=self._inclusion(settings),
+            background=background,
+            adjust_clean=adjust_clean,
+            first=first,
             dtype=self.base.unet.dtype,
         )
-        image, part = (images.to_rgb(self.base.decode(rows)) for rows in latents)
-        attention = None if recorder is None else recorder.maps(len(indices), image.shape[1:3])
-        seeds = tuple(stream_seed(seed, "pair", index) for index in indices)
-        return Drawn(tuple(indices), seeds, image, part, attention)
+        side = tuple(cells * self.base.latent_factor for cells in latents.shape[-2:])
+        return latents, None if recorder is None else recorder.maps(latents.shape[1], (side[0], side[1]))
 
     def _background(self, indices: Sequence[int], seed: int) -> Background | None:
         """Every 50 pairs in a row share a normal picture's background and its noise; one that all share is passed once."""
@@ -108,7 +140,7 @@ class PairSampler:
         device = self.text.device
         return Background(self.backgrounds[choice].to(device).float(), torch.stack(noise).to(device))
 
-    def _inclusion(self, settings: SampleSettings) -> Callable[[Tensor, float], Tensor] | None:
+    def inclusion(self, settings: SampleSettings) -> Callable[[Tensor, float], Tensor] | None:
         """Show in the image what the part draws (I_a = I x M), in pixels, at a few steps of the second half.
 
         In pixels, because a latent cell on the defect's edge holds key colour as well, which must not come along.

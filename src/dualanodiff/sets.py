@@ -169,6 +169,11 @@ class PairSet:
             write_png(self.file("mask", index), mask.mask)
             append_jsonl(self.manifest, {**row, **self._mask_facts(index, mask, recipe)})
 
+    def keep_scores(self, row: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+        """Give the pair of this line the scores it was judged with."""
+        with self._writing():
+            append_jsonl(self.manifest, {**row, "scores": dict(scores)})
+
     def rows(self) -> dict[int, dict[str, Any]]:
         """The latest line of each pair by index, in order; RunError for a line that is not a pair's."""
         rows: dict[int, dict[str, Any]] = {}

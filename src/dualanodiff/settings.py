@@ -112,6 +112,30 @@ class SampleSettings:
 
 
 @dataclass(frozen=True)
+class OntoSettings:
+    """How a defect is put onto a real good picture (`generate --onto`)."""
+
+    freedom: float = 0.6
+    """Share of the denoising, at its end, in which the image may leave the good picture; before that it is held to it. More is a stronger change."""
+    begin: float = 0.15
+    """Share of the denoising left out at its beginning: the part starts as a shot's shape at its place under noise. More is cheaper and nearer to the shape."""
+    view: Literal["auto", "whole", "crop"] = "auto"
+    """What the model sees: the whole picture, a crop in which the defect is large enough to be drawn well, or auto (whole where an object is found, crop on textures)."""
+    smallest: float = 0.03
+    """Share of what the model sees that a defect shall fill at least in a crop, which sets the crop's size."""
+    collar: float = 2.0
+    """Width of the seam around the mask in pixels of the model's picture; beyond it every pixel is the good picture's own."""
+    inside: float = 0.9
+    """Share of the mask that must lie in the region, or the defect is made again."""
+    visible: float = 4.0
+    """Mean change inside the mask in Lab units, 2 being just noticeable; a weaker defect is made again."""
+    tolerance: float = 0.2
+    """How far area and contrast may be from what was asked for, as a share of it."""
+    attempts: int = 4
+    """Times a defect is made at most; then the best is kept, and the manifest says what it lacks."""
+
+
+@dataclass(frozen=True)
 class MaskSettings:
     """How a mask is read from a part picture."""
 
@@ -135,6 +159,7 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     sample: SampleSettings = field(default_factory=SampleSettings)
+    onto: OntoSettings = field(default_factory=OntoSettings)
     mask: MaskSettings = field(default_factory=MaskSettings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,29 +202,27 @@ class Settings:
         return dataclasses.replace(self, **{group: changed}) if group else changed
 
 
+_NOT_NEGATIVE = (
+    "model.text_rank train.lr_warmup_steps train.preview_steps train.part_weight train.inclusion_weight train.prompt_dropout "
+    "train.learning_rate train.adam_weight_decay train.max_grad_norm sample.inclusion onto.begin onto.smallest onto.collar "
+    "onto.inside onto.visible mask.threshold"
+)
+_AT_LEAST_ONE = (
+    "model.rank model.interaction_rank train.max_train_steps train.train_batch_size train.checkpointing_steps "
+    "sample.num_inference_steps sample.batch_size onto.attempts mask.minimum_area"
+)
 _MINIMUM: dict[str, float] = {
+    **dict.fromkeys(_NOT_NEGATIVE.split(), 0),
+    **dict.fromkeys(_AT_LEAST_ONE.split(), 1),
     "data.resolution": 8,
-    "model.rank": 1,
-    "model.text_rank": 0,
-    "model.interaction_rank": 1,
-    "train.max_train_steps": 1,
-    "train.train_batch_size": 1,
-    "train.lr_warmup_steps": 0,
-    "train.checkpointing_steps": 1,
-    "train.preview_steps": 0,
-    "train.part_weight": 0,
-    "train.inclusion_weight": 0,
-    "train.prompt_dropout": 0,
-    "train.learning_rate": 0,
-    "train.adam_weight_decay": 0,
-    "train.max_grad_norm": 0,
-    "sample.num_inference_steps": 1,
-    "sample.batch_size": 1,
-    "sample.inclusion": 0,
-    "mask.threshold": 0,
-    "mask.minimum_area": 1,
+    "onto.freedom": 0.05,
+    "onto.tolerance": 0.01,
 }
-_MAXIMUM: dict[str, float] = {"train.prompt_dropout": 1, "sample.inclusion": 1, "mask.threshold": 1}
+_MAXIMUM: dict[str, float] = {
+    **dict.fromkeys("train.prompt_dropout sample.inclusion onto.freedom onto.inside mask.threshold".split(), 1),
+    "onto.begin": 0.9,
+    "onto.smallest": 0.5,
+}
 
 
 def _check_range(name: str, value: object, source: str) -> None:

@@ -138,3 +138,15 @@ def test_a_damaged_state_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "autoencoder.safetensors").write_bytes(b"12345")
     with pytest.raises(RunError, match=r"autoencoder.safetensors: not a readable checkpoint .*; delete it"):
         train_autoencoder(small_pack(), tmp_path, autoencoder_plan())
+
+
+def test_a_decoder_trained_alone_leaves_every_latent_as_it_is(tmp_path: Path) -> None:
+    train_autoencoder(small_pack(), tmp_path, autoencoder_plan(steps=2))
+    before = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    train_autoencoder(small_pack(), tmp_path, autoencoder_plan(steps=4, size=32, decoder_only=True))
+    after = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    for name in ("encoder", "quant_conv"):
+        one, two = getattr(before, name).state_dict(), getattr(after, name).state_dict()
+        assert all(torch.equal(one[key], two[key]) for key in one), name
+    assert after.config["scaling_factor"] == before.config["scaling_factor"]
+    assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPTokenizer
 
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.errors import DataError, ModelError, RunError
@@ -21,7 +23,15 @@ from dualanodiff.pretrain.autoencoder import train_autoencoder
 from dualanodiff.pretrain.bank import Bank, draw_pair, load_bank
 from dualanodiff.pretrain.stage_two import train_unet
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder, train_tokenizer
-from dualanodiff.pretrain.unet import Batch, Training, UNetPlan, draw_batch
+from dualanodiff.pretrain.unet import (
+    CHECK_LEVELS,
+    Batch,
+    Training,
+    UNetPlan,
+    build_unet,
+    draw_batch,
+    schedule_config,
+)
 from dualanodiff.seeds import numpy_stream
 from pretrain.plans import autoencoder_plan, small_pack, unet_plan
 from small import draw_shots, small_settings
@@ -44,7 +54,7 @@ def folder(stage_one: Path, tmp_path: Path) -> Path:
 
 def train(folder: Path, seconds: float = float("inf"), **changes: Any) -> dict[str, Any]:
     return train_unet(
-        small_pack(), folder, unet_plan(**changes), bank_pairs=5, bank_singles=4, size=64, card=CARD, seconds=seconds
+        small_pack(), folder, unet_plan(**changes), bank_pairs=5, bank_singles=4, card=CARD, seconds=seconds
     )
 
 
@@ -99,7 +109,9 @@ def test_the_text_encoder_fits_its_words(tmp_path: Path) -> None:
 
 def test_a_pair_shows_its_defect_alone_on_a_flat_ground(tmp_path: Path) -> None:
     for index in range(4):
-        image, part, (caption, part_caption) = draw_pair(numpy_stream(0, "test", index), 64)
+        pair = draw_pair(numpy_stream(0, "test", index), 64)
+        image, part, (caption, part_caption) = pair.image, pair.part, pair.captions
+        assert np.array_equal(image[pair.mask], part[pair.mask])
         same = (image == part).all(axis=-1)
         grounds = {tuple(color) for color in part[~same].tolist()}
         assert len(grounds) == 1
@@ -111,29 +123,31 @@ def test_a_pair_shows_its_defect_alone_on_a_flat_ground(tmp_path: Path) -> None:
 
 
 def test_the_bank_holds_what_was_drawn_with_its_words(made: Path) -> None:
-    bank = load_bank(made / "bank.safetensors")
+    bank = load_bank(made / "bank-64")
     assert bank.pairs.shape == (5, 2, 4, 8, 8)
     assert bank.singles.shape == (4, 4, 8, 8)
     assert (len(bank.pair_captions), len(bank.single_captions)) == (5, 4)
-    expected = [draw_pair(numpy_stream(0, "bank pair", index), 64)[2] for index in range(5)]
+    expected = [draw_pair(numpy_stream(0, "bank pair", index), 64).captions for index in range(5)]
     assert bank.pair_captions == expected
 
 
 @pytest.mark.parametrize("content", [None, b"12345", "foreign"])
 def test_what_is_no_bank_is_named_with_the_way_out(content: Any, tmp_path: Path) -> None:
-    path = tmp_path / "bank.safetensors"
+    path = tmp_path / "bank-64" / "0000.safetensors"
+    path.parent.mkdir()
     if content == "foreign":
         save_file({"pairs": torch.zeros(1)}, path)
     elif content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"bank.safetensors: not a latent bank .*; delete it, and .* makes it again"):
-        load_bank(path)
+    with pytest.raises(DataError, match=r"bank-64.*: n.* latent bank .*; delete it, and .* makes it again"):
+        load_bank(path.parent)
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:
     generator = torch.Generator().manual_seed(0)
     bank = Bank(
         torch.randn(9, 2, 4, 8, 8, generator=generator).half(),
+        torch.zeros(9, 1, 8, 8, dtype=torch.uint8),
         [(f"image {i}", f"part {i}") for i in range(9)],
         torch.randn(7, 4, 8, 8, generator=generator).half(),
         [f"single {i}" for i in range(7)],
@@ -154,12 +168,76 @@ def test_a_batch_is_a_function_of_seed_and_step() -> None:
             assert torch.equal(one.pairs[:, i], bank.pairs[row].float())
 
 
+def test_held_out_rows_are_never_drawn() -> None:
+    bank = Bank(
+        torch.arange(8.0).half().view(8, 1, 1, 1, 1).expand(8, 2, 4, 8, 8),
+        torch.zeros(8, 1, 8, 8, dtype=torch.uint8),
+        [(f"image {i}", f"part {i}") for i in range(8)],
+        torch.arange(4.0).half().view(4, 1, 1, 1).expand(4, 4, 8, 8),
+        [f"single {i}" for i in range(4)],
+    )
+    batch = draw_batch(bank, unet_plan(pairs=200, singles=50), 0)
+    assert set(batch.pairs[0, :, 0, 0, 0].tolist()) == {0, 1, 2, 3, 4, 5}
+    assert set(batch.singles[:, 0, 0, 0].tolist()) == {0, 1, 2}
+
+
 # -- training
 
 
-@pytest.mark.xfail(
-    reason="a resumed UNet pre-training differs from an uninterrupted one; cause not found yet", strict=False
-)
+def test_the_first_steps_see_the_coarse_pictures(made: Path, tmp_path: Path) -> None:
+    banks = {size: load_bank(made / f"bank-{size}") for size in (32, 64)}
+    training = Training(unet_plan(), CLIPTokenizer.from_pretrained(made / "words"), banks, tmp_path)
+    assert training.bank.pairs.shape[-1] == 4
+    training.step = 1
+    assert training.bank.pairs.shape[-1] == 8
+
+
+def test_the_check_is_of_v_at_the_same_noise_whatever_is_predicted(made: Path, tmp_path: Path) -> None:
+    bank = load_bank(made / "bank-64")
+    words = CLIPTokenizer.from_pretrained(made / "words")
+    plans = {name: unet_plan(coarse_steps=0, prediction=name) for name in ("v_prediction", "epsilon")}
+    found: dict[str, dict[str, float]] = {}
+    for name, plan in plans.items():
+        training = Training(plan, words, {64: bank}, tmp_path / name)
+        for parameter in (training.model.unet.conv_out.weight, training.model.unet.conv_out.bias):
+            nn.init.zeros_(parameter)
+        training.average.shadow_params = [p.detach().clone() for p in training.model.parameters()]
+        found[name] = training.check()
+        assert training.check() == found[name]
+    # A UNet that answers 0: v is missed by its own size, about 1 + |clean|^2; noise by 1 / abar.
+    size = float(bank.singles[bank.singles_to_learn :].float().square().mean())
+    levels = torch.tensor(CHECK_LEVELS)
+    assert found["v_prediction"]["single"] == pytest.approx(float((levels + (1 - levels) * size).mean()), rel=0.15)
+    assert found["epsilon"]["single"] == pytest.approx(float((1 / levels).mean()), rel=0.15)
+
+
+def test_outer_levels_have_no_attention_where_they_are_plain(made: Path) -> None:
+    plan = unet_plan(channels=(32, 64), plain_levels=1)
+    unet = build_unet(plan, latent_channels=4, cells=8, text_width=32)
+    assert [hasattr(block, "attentions") for block in unet.down_blocks] == [False, True]
+    assert [hasattr(block, "attentions") for block in unet.up_blocks] == [True, False]
+
+
+def test_a_schedule_of_zero_snr_ends_in_pure_noise() -> None:
+    ends = [
+        DDIMScheduler(**schedule_config(unet_plan(zero_snr=zero))).alphas_cumprod[-1].item() for zero in (True, False)
+    ]
+    assert ends[0] == 0
+    assert ends[1] > 0.004
+
+
+def test_the_inclusion_law_is_trained_where_it_is_asked_for(made: Path, tmp_path: Path) -> None:
+    bank, words = load_bank(made / "bank-64"), CLIPTokenizer.from_pretrained(made / "words")
+    assert bank.coverage.float().mean(dim=(1, 2, 3)).gt(0).all()
+    losses = [
+        Training(unet_plan(coarse_steps=0, inclusion=weight), words, {64: bank}, tmp_path / str(weight))._step()
+        for weight in (0.0, 0.3)
+    ]
+    assert losses[0][3] == 0
+    assert losses[1][3] > 0
+    assert losses[0][:3] == pytest.approx(losses[1][:3])
+
+
 def test_a_resumed_training_is_the_uninterrupted_one(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(bank: Bank, plan: UNetPlan, step: int) -> Batch:
         if step == 3:
@@ -189,7 +267,10 @@ def test_a_training_without_any_time_can_be_resumed(folder: Path) -> None:
 
 def test_what_takes_long_is_made_once(made: Path, tmp_path: Path) -> None:
     shutil.copytree(made, tmp_path / "again")
-    before = {name: (tmp_path / "again" / name).stat().st_mtime_ns for name in ("bank.safetensors", "words/vocab.json")}
+    before = {
+        name: (tmp_path / "again" / name).stat().st_mtime_ns
+        for name in ("bank-64/0000.safetensors", "words/vocab.json")
+    }
     assert train(tmp_path / "again")["steps"] == 4
     assert {name: (tmp_path / "again" / name).stat().st_mtime_ns for name in before} == before
 

@@ -67,17 +67,19 @@ def denoise_pairs(
     *,
     background: Background | None = None,
     adjust_clean: Callable[[Tensor, float], Tensor] | None = None,
+    first: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Clean latents (2, B, c, h, w) from start latents of that shape.
 
-    `scheduler` has its timesteps set. `adjust_clean(clean, progress)` may change the predicted clean latents of a
-    step, `progress` running from 0 to 1. The model is called in `dtype`, the scheduler works in float32.
+    `scheduler` has its timesteps set; `first` of them are left out. `adjust_clean(clean, progress)` may change the
+    predicted clean latents of a step, `progress` running from 0 to 1 over all timesteps. The model is called in
+    `dtype`, the scheduler works in float32.
     """
     pairs = latents.shape[1]
     text = guidance.rows().to(latents.device, dtype)
     steps = scheduler.timesteps
-    for i, moment in enumerate(steps):
+    for i, moment in enumerate(steps[first:], start=first):
         timesteps = moment.to(latents.device).expand(pairs)
         inputs = latents if guidance.scale == 1 else latents.repeat(1, 2, 1, 1, 1)
         extra: dict[str, Any] = {}

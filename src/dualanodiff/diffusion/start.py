@@ -18,10 +18,11 @@ def mean_latents(latents: Tensor) -> Tensor:
 def start_latents(noise: Tensor, mean: Tensor | None, signal_share: float) -> Tensor:
     """First latents (2, B, c, h, w) from noise of that shape.
 
-    With `mean` (2, c, h, w): sqrt(abar) mean + sqrt(1 - abar) (noise - its spatial mean), `signal_share` being abar
-    at the first timestep. Without: the noise itself, as in the paper.
+    With `mean` (2, c, h, w), or one a pair (2, B, c, h, w): sqrt(abar) mean + sqrt(1 - abar) (noise - its spatial
+    mean), `signal_share` being abar at the first timestep. Without: the noise itself, as in the paper.
     """
     if mean is None:
         return noise
     centred = noise - noise.mean(dim=(-2, -1), keepdim=True)
-    return signal_share**0.5 * mean[:, None].to(noise) + (1 - signal_share) ** 0.5 * centred
+    mean = mean if mean.ndim == noise.ndim else mean[:, None]
+    return signal_share**0.5 * mean.to(noise) + (1 - signal_share) ** 0.5 * centred

@@ -5,7 +5,7 @@ the DualUNet that is running hands itself over with each call, so a plain call o
 and several DualUNets can share one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -30,7 +30,8 @@ Watch = Callable[[str, Tensor, Tensor], None]
 class Call:
     """One forward pass: whose layers compute it, and what its rows are."""
 
-    layers: nn.ModuleDict
+    layers: Any
+    """A module for each attention layer, by its key: called as a DualLayer."""
     pairs: int
     """Rows are this many image rows, as many part rows, then the backgrounds."""
     backgrounds: int
@@ -88,10 +89,10 @@ class DualLayer(nn.Module):
         """The layer's output for (rows, tokens, channels), interaction included."""
         pairs, both = call.pairs, 2 * call.pairs
         if text is not None:
-            key, value = (_spread(row, call) for row in self._keys_values(attn, text, call.prompts))
+            key, value = (spread_prompts(row, call) for row in self._keys_values(attn, text, call.prompts))
             query = self.to_q(attn.to_q, x, pairs)
             if call.watch is not None:
-                call.watch(path, _heads(query, attn), _heads(key, attn))
+                call.watch(path, split_heads(query, attn), split_heads(key, attn))
             y = self._mix(attn, query, key, value, pairs)
         elif self.background is None or call.backgrounds == 0:
             y = self._self_attend(attn, x, x, pairs)
@@ -114,18 +115,22 @@ class DualLayer(nn.Module):
         return self._mix(attn, self.to_q(attn.to_q, x, pairs), *self._keys_values(attn, source, pairs), pairs)
 
     def _mix(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, pairs: int) -> Tensor:
-        mixed = F.scaled_dot_product_attention(
-            _heads(query, attn), _heads(key, attn), _heads(value, attn), scale=attn.scale
-        )
+        mixed = attend(*(split_heads(rows, attn) for rows in (query, key, value)), attn)
         linear, dropout = cast(nn.ModuleList, attn.to_out)
-        return dropout(self.to_out(linear, mixed.transpose(1, 2).flatten(2), pairs))
+        return dropout(self.to_out(linear, mixed, pairs))
 
 
-def _heads(rows: Tensor, attn: Attention) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, attn: Attention) -> Tensor:
+    """Softmax attention of (rows, heads, tokens, width), as (rows, tokens, heads x width)."""
+    return F.scaled_dot_product_attention(query, key, value, scale=attn.scale).transpose(1, 2).flatten(2)
+
+
+def split_heads(rows: Tensor, attn: Attention) -> Tensor:
+    """(rows, tokens, heads x width) as (rows, heads, tokens, width)."""
     return rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
-def _spread(rows: Tensor, call: Call) -> Tensor:
+def spread_prompts(rows: Tensor, call: Call) -> Tensor:
     """Keys or values of the prompts repeated for the pairs that share them."""
     both = 2 * call.prompts
     pair, back = rows[:both], rows[both:]
@@ -193,6 +198,10 @@ class DualUNet(nn.Module):
         """What is learned beside the attention layer at `path` of the UNet."""
         return self.layers[_key(path)]  # type: ignore[return-value]
 
+    def attention(self, key: str) -> Attention:
+        """The frozen attention layer beside the learned layer of this key."""
+        return self._frozen[1][key.replace("/", ".")]
+
     @property
     def paths(self) -> tuple[str, ...]:
         """Paths of the UNet's attention layers, in its own order."""
@@ -215,6 +224,7 @@ class DualUNet(nn.Module):
         *,
         background_text: Tensor | None = None,
         watch: Watch | None = None,
+        layers: Mapping[str, Callable[..., Tensor]] | None = None,
     ) -> Tensor:
         """The UNet's prediction for both branches, (2, B, c, h, w) from latents of that shape.
 
@@ -223,7 +233,7 @@ class DualUNet(nn.Module):
         [negative x B/2, positive x B/2], each prompt projected once. `background` is (K, c, h, w), noised to the
         first K timesteps, K a divisor of B: background k serves every pair b with b % K == k. Its prompt
         `background_text`, (K or 1, tokens, width), is by default the image prompt of the last pairs, which in a guided
-        call are the positive ones.
+        call are the positive ones. `layers` compute in place of this model's own.
         """
         self._check(latents, timesteps, text, background, background_text)
         self._install()
@@ -240,7 +250,7 @@ class DualUNet(nn.Module):
                 shared = text[0, (pairs - count) // group :]
                 background_text = shared if len(shared) == 1 else text[0].repeat_interleave(group, dim=0)[-count:]
             prompts.append(background_text)
-        call = Call(self.layers, pairs, count, text.shape[1], watch)
+        call = Call(self.layers if layers is None else layers, pairs, count, text.shape[1], watch)
         predicted = self.unet(
             torch.cat(rows).to(dtype),
             torch.cat(moments),

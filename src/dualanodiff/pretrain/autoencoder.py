@@ -41,6 +41,8 @@ class AutoencoderPlan:
     """Pull of the latents towards unit variance, against a mean absolute error."""
     synthetic: float = 0.45
     """Share of procedural pictures among the packed ones."""
+    decoder_only: bool = False
+    """Leave the encoder, and with it every latent already made, as it is."""
     seed: int = 0
     """Every random draw comes from it."""
     save_every: int = 250
@@ -111,7 +113,9 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
     vae = build_autoencoder(plan)
     if not state.exists():
         start_linear(vae, torch.cat([draw_pictures(pack, plan, -1 - i) for i in range(-(-128 // plan.batch))]))
-    average = EMAModel(vae.parameters(), decay=0.999, use_ema_warmup=True, power=0.75)
+    # A short stage of its own must not drown in the average of the long one before it.
+    decay = 0.98 if plan.decoder_only else 0.999
+    average = EMAModel(vae.parameters(), decay=decay, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     names = [name for name, _ in vae.named_parameters()]
     if state.exists():
@@ -121,6 +125,11 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         average.optimization_step = meta["step"]
         restore_optimizer(optimizer, vae.named_parameters(), groups.get("optimizer", {}))
         step, spent = meta["step"], meta["seconds"]
+        if plan.decoder_only and not meta["plan"].get("decoder_only"):
+            average.copy_to(vae.parameters())  # vae/ holds the averaged encoder, so that one stays
+    if plan.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     began = time.monotonic()
 
     def save() -> None:
@@ -158,7 +167,12 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
                 save()
     save()
     average.copy_to(vae.parameters())
-    vae.register_to_config(**latent_statistics(vae, pack, plan))
+    if plan.decoder_only and (out / "vae").is_dir():
+        before = AutoencoderKL.load_config(out / "vae")
+        assert isinstance(before, dict)
+        vae.register_to_config(scaling_factor=before["scaling_factor"])
+    else:
+        vae.register_to_config(**latent_statistics(vae, pack, plan))
     vae.save_pretrained(out / "vae", safe_serialization=True)
     return {"steps": step, "seconds": spent + time.monotonic() - began}
 

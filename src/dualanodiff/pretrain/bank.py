@@ -1,4 +1,4 @@
-"""The latent bank: what the UNet is pre-trained on, drawn and encoded once, kept in one file.
+"""The latent bank: what the UNet is pre-trained on, drawn and encoded once, kept in shards so that it resumes.
 
 Pairs are procedural triples (picture, part on a flat ground, mask); singles are packed pictures and things on flat
 grounds. A step that had to draw and encode its own pictures would take half as long again.
@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import part_target
@@ -24,7 +25,9 @@ from dualanodiff.seeds import numpy_stream
 from dualanodiff.storage import write_atomic
 from dualanodiff.synth.product import draw_part_on_ground, draw_triple
 
-BATCH = 32
+BATCH, SHARD = 32, 500
+HELD_OUT = 32
+"""Pairs, and singles, that a training is checked on and never learns from."""
 
 
 @dataclass(frozen=True)
@@ -33,60 +36,111 @@ class Bank:
 
     pairs: Tensor
     """float16 (n, 2, c, h, w): image and part."""
+    coverage: Tensor
+    """uint8 (n, 1, h, w): share of each cell inside the mask, in 255ths."""
     pair_captions: list[tuple[str, str]]
     singles: Tensor
     """float16 (m, c, h, w)."""
     single_captions: list[str]
 
+    @property
+    def pairs_to_learn(self) -> int:
+        """The pairs after these many are held out."""
+        return len(self.pairs) - min(HELD_OUT, len(self.pairs) // 4)
 
-def draw_pair(generator: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, tuple[str, str]]:
-    """A procedural picture with a defect, its part on a flat ground of a random key colour, and both captions."""
+    @property
+    def singles_to_learn(self) -> int:
+        """The singles after these many are held out."""
+        return len(self.singles) - min(HELD_OUT, len(self.singles) // 4)
+
+
+@dataclass(frozen=True)
+class DrawnPair:
+    """A procedural picture with a defect, its part on a flat ground of a random key colour, mask and both captions."""
+
+    image: np.ndarray
+    part: np.ndarray
+    mask: np.ndarray
+    captions: tuple[str, str]
+
+
+def draw_pair(generator: np.random.Generator, size: int) -> DrawnPair:
+    """Any pair; the generator alone decides it."""
     triple = draw_triple(generator, size)
     inside = triple.image[triple.mask].mean(axis=0)
     colors = [np.array(color) for color in KEY_COLORS.values()]
     far = [color for color in colors if np.abs(color - inside).max() > 90] or colors
     key = far[int(generator.integers(len(far)))]
     part = part_target(triple.image, triple.mask, (int(key[0]), int(key[1]), int(key[2])))
-    return triple.image, part, (f"a {triple.caption.removeprefix('a ')}", triple.defect_caption)
+    captions = (f"a {triple.caption.removeprefix('a ')}", triple.defect_caption)
+    return DrawnPair(triple.image, part, triple.mask, captions)
 
 
 def build_bank(base: Base, pack: Pack, out: Path, *, pairs: int, singles: int, size: int, seed: int) -> None:
-    """Draw and encode everything, and write it to `out` whole or not at all."""
+    """Draw and encode everything into shards in the folder `out`; those that are there already are kept."""
+    shards = -(-pairs // SHARD)
+    with progress("bank", pairs + singles) as bar:
+        for shard in range(shards):
+            path = out / f"{shard:04d}.safetensors"
+            drawn = range(shard * SHARD, min(pairs, (shard + 1) * SHARD))
+            alone = range(singles * shard // shards, singles * (shard + 1) // shards)
+            if not path.exists():
+                _build_shard(base, pack, path, drawn, alone, size=size, seed=seed)
+            bar.step(len(drawn) + len(alone))
+
+
+def _build_shard(base: Base, pack: Pack, out: Path, pairs: range, singles: range, *, size: int, seed: int) -> None:
     pair_rows: list[Tensor] = []
+    coverage: list[Tensor] = []
     pair_captions: list[tuple[str, str]] = []
     single_rows: list[Tensor] = []
     single_captions: list[str] = []
-    with progress("bank", pairs + singles) as bar:
-        for begin in range(0, pairs, BATCH):
-            made = [
-                draw_pair(numpy_stream(seed, "bank pair", index), size)
-                for index in range(begin, min(begin + BATCH, pairs))
-            ]
-            rows = [_encode(base, [pair[branch] for pair in made]) for branch in (0, 1)]  # pyright: ignore[reportArgumentType]
-            pair_rows.append(torch.stack(rows, dim=1))
-            pair_captions += [pair[2] for pair in made]
-            bar.step(len(made))
-        for begin in range(0, singles, BATCH):
-            drawn = [
-                _draw_single(numpy_stream(seed, "bank single", index), pack, size)
-                for index in range(begin, min(begin + BATCH, singles))
-            ]
-            single_rows.append(_encode(base, [single[0] for single in drawn]))
-            single_captions += [single[1] for single in drawn]
-            bar.step(len(drawn))
+    for begin in range(0, len(pairs), BATCH):
+        made = [draw_pair(numpy_stream(seed, "bank pair", index), size) for index in pairs[begin : begin + BATCH]]
+        both = [_encode(base, [pair.image for pair in made]), _encode(base, [pair.part for pair in made])]
+        pair_rows.append(torch.stack(both, dim=1))
+        masks = torch.from_numpy(np.stack([pair.mask for pair in made])).float()[:, None]
+        coverage.append((avg_pool2d(masks, size // both[0].shape[-1]) * 255).to(torch.uint8))
+        pair_captions += [pair.captions for pair in made]
+    for begin in range(0, len(singles), BATCH):
+        drawn = [
+            _draw_single(numpy_stream(seed, "bank single", index), pack, size)
+            for index in singles[begin : begin + BATCH]
+        ]
+        single_rows.append(_encode(base, [single[0] for single in drawn]))
+        single_captions += [single[1] for single in drawn]
     header = {"pairs": json.dumps(pair_captions), "singles": json.dumps(single_captions)}
-    tensors = {"pairs": torch.cat(pair_rows).contiguous(), "singles": torch.cat(single_rows).contiguous()}
+    # Contiguous: on a CPU the autoencoder's rows come out channels last.
+    rows = {"pairs": torch.cat(pair_rows), "coverage": torch.cat(coverage), "singles": torch.cat(single_rows)}
+    tensors = {name: tensor.contiguous() for name, tensor in rows.items()}
     write_atomic(out, lambda path: save_file(tensors, path, metadata=header))
 
 
-def load_bank(path: Path) -> Bank:
-    """Read a bank; DataError if it is not one."""
+def load_bank(folder: Path) -> Bank:
+    """Read a bank's shards; DataError naming the first that is not one."""
+    shards = [_load_shard(path) for path in sorted(folder.glob("*.safetensors"))]
+    if not shards:
+        msg = f"{folder}: no latent bank in it; delete it, and `dualanodiff pretrain unet` makes it again"
+        raise DataError(msg)
+    return Bank(
+        torch.cat([shard.pairs for shard in shards]),
+        torch.cat([shard.coverage for shard in shards]),
+        [captions for shard in shards for captions in shard.pair_captions],
+        torch.cat([shard.singles for shard in shards]),
+        [caption for shard in shards for caption in shard.single_captions],
+    )
+
+
+def _load_shard(path: Path) -> Bank:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
-            pair_captions = [(image, part) for image, part in json.loads(header["pairs"])]
             return Bank(
-                file.get_tensor("pairs"), pair_captions, file.get_tensor("singles"), json.loads(header["singles"])
+                file.get_tensor("pairs"),
+                file.get_tensor("coverage"),
+                [(image, part) for image, part in json.loads(header["pairs"])],
+                file.get_tensor("singles"),
+                json.loads(header["singles"]),
             )
     except (SafetensorError, KeyError, OSError, ValueError, TypeError) as error:
         msg = f"{path}: not a latent bank ({error}); delete it, and `dualanodiff pretrain unet` makes it again"

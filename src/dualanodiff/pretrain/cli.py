@@ -41,6 +41,11 @@ def autoencoder(
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 4000,
     size: SizeOption = 128,
+    channels: Annotated[int, typer.Option("--latent-channels", min=1, help="Numbers a latent cell holds.")] = 16,
+    batch: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 8,
+    decoder_only: Annotated[
+        bool, typer.Option("--decoder-only", help="Leave the encoder, and every latent made with it, as it is.")
+    ] = False,
     minutes: MinutesOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,7 +53,7 @@ def autoencoder(
     from dualanodiff.pretrain.autoencoder import AutoencoderPlan, train_autoencoder
     from dualanodiff.pretrain.pictures import load_pack
 
-    plan = AutoencoderPlan(steps=steps, size=size)
+    plan = AutoencoderPlan(steps=steps, size=size, latent_channels=channels, batch=batch, decoder_only=decoder_only)
     result = train_autoencoder(load_pack(file), out, plan, seconds=_seconds(minutes))
     next_step = command_line("pretrain", "unet", file, "--out", out)
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {out / 'vae'}. Next: {next_step}"
@@ -60,7 +65,10 @@ def unet(
     file: PackArgument,
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 8000,
-    size: SizeOption = 128,
+    size: SizeOption = 256,
+    coarse_size: Annotated[int, typer.Option("--coarse-size", min=32, help="Side of the first steps' pictures.")] = 128,
+    coarse_steps: Annotated[int, typer.Option("--coarse-steps", min=0, help="Steps on the coarse pictures.")] = 2000,
+    rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 5e-4,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 12000,
     singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw from.")] = 6000,
     card: Annotated[
@@ -75,8 +83,9 @@ def unet(
     from dualanodiff.pretrain.unet import UNetPlan
 
     text = card.read_text(encoding="utf-8") if card else ""
-    sizes = {"bank_pairs": pairs, "bank_singles": singles, "size": size}
-    result = train_unet(load_pack(file), out, UNetPlan(steps=steps), card=text, seconds=_seconds(minutes), **sizes)
+    plan = UNetPlan(steps=steps, size=size, coarse_size=coarse_size, coarse_steps=coarse_steps, rate=rate)
+    bank = {"bank_pairs": pairs, "bank_singles": singles}
+    result = train_unet(load_pack(file), out, plan, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}. Next: {next_step}"
     show(result, text, as_json=as_json)

@@ -9,7 +9,7 @@ from torch import nn
 
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.prompts import TextAdapter
-from dualanodiff.pretrain.unet import SCHEDULE, Training
+from dualanodiff.pretrain.unet import Training, schedule_config
 from dualanodiff.storage import write_json, write_text
 
 PAIR = "pair"
@@ -31,7 +31,7 @@ def write_base(training: Training, vae_folder: Path, tokenizer_folder: Path, out
     finally:
         training.average.restore(model.parameters())
     AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float16).save_pretrained(out / "vae")
-    DDIMScheduler(**SCHEDULE).save_pretrained(out / "scheduler")
+    DDIMScheduler(**schedule_config(training.plan)).save_pretrained(out / "scheduler")
     model.tokenizer.save_pretrained(out / "tokenizer")
     for name in ("vocab.json", "merges.txt"):
         write_text(out / "tokenizer" / name, (tokenizer_folder / name).read_text(encoding="utf-8"))

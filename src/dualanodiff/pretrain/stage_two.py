@@ -16,7 +16,7 @@ from dualanodiff.pretrain.bank import Bank, build_bank, load_bank
 from dualanodiff.pretrain.folder import write_base
 from dualanodiff.pretrain.pictures import Pack
 from dualanodiff.pretrain.text import train_tokenizer
-from dualanodiff.pretrain.unet import SCHEDULE, Training, UNetPlan
+from dualanodiff.pretrain.unet import Training, UNetPlan, schedule_config
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
 
@@ -28,7 +28,6 @@ def train_unet(
     *,
     bank_pairs: int = 12000,
     bank_singles: int = 6000,
-    size: int = 128,
     card: str = "",
     seconds: float = float("inf"),
 ) -> dict[str, Any]:
@@ -42,12 +41,13 @@ def train_unet(
         )
         raise ModelError(msg)
     vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
-    bank_file = folder / "bank.safetensors"
-    if not bank_file.exists():
-        build_bank(_only_vae(vae), pack, bank_file, pairs=bank_pairs, singles=bank_singles, size=size, seed=plan.seed)
-    bank = load_bank(bank_file)
-    tokenizer = _tokenizer(bank, folder / "words")
-    training = Training(plan, tokenizer, bank, folder)
+    banks: dict[int, Bank] = {}
+    for size in {plan.size, plan.coarse_size} if plan.coarse_steps else {plan.size}:
+        bank = folder / f"bank-{size}"
+        build_bank(_only_vae(vae), pack, bank, pairs=bank_pairs, singles=bank_singles, size=size, seed=plan.seed)
+        banks[size] = load_bank(bank)
+    tokenizer = _tokenizer(banks[plan.size], folder / "words")
+    training = Training(plan, tokenizer, banks, folder)
     for step in training.run(seconds):
         preview(training, vae, folder / "samples" / f"step-{step:08d}.png")
     preview(training, vae, folder / "samples" / f"step-{training.step:08d}.png")
@@ -58,12 +58,12 @@ def train_unet(
 @torch.no_grad()
 def preview(training: Training, vae: AutoencoderKL, path: Path, count: int = 8) -> None:
     """A picture of `count` pairs under the rare-word prompts, images above parts, with the averaged weights."""
-    model, bank = training.model, training.bank
+    model, bank = training.model, training.banks[training.plan.size]
     training.average.store(model.parameters())
     training.average.copy_to(model.parameters())
     try:
         text = model.embed(["a vfx with sks", "sks", ""])
-        base = replace(_only_vae(vae), unet=model.unet)
+        base = replace(_only_vae(vae, training.plan), unet=model.unet)
         drawn: list[tuple[np.ndarray, np.ndarray]] = []
         for i in range(count):
             # Each pair starts from the colours of another picture of the bank.
@@ -81,9 +81,10 @@ def preview(training: Training, vae: AutoencoderKL, path: Path, count: int = 8) 
     write_png(path, np.concatenate([*rows, *decoded], axis=0))
 
 
-def _only_vae(vae: AutoencoderKL) -> Base:
+def _only_vae(vae: AutoencoderKL, plan: UNetPlan | None = None) -> Base:
     """A base of which only the autoencoder exists yet."""
-    scheduler = DDPMScheduler.from_config({key: value for key, value in SCHEDULE.items() if key != "set_alpha_to_one"})
+    config = schedule_config(plan or UNetPlan())
+    scheduler = DDPMScheduler.from_config({key: value for key, value in config.items() if key != "set_alpha_to_one"})
     missing: Any = None
     return Base("", None, vae, missing, missing, missing, scheduler)  # pyright: ignore[reportArgumentType]
 

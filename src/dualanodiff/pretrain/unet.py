@@ -6,7 +6,7 @@ the UNet without the pair, so that the base stands alone as well.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from dualanodiff.diffusion.objective import Schedule, branch_losses
+from dualanodiff.diffusion.objective import Schedule, branch_losses, inclusion_loss
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
 from dualanodiff.pretrain.bank import Bank
@@ -34,13 +34,13 @@ SCHEDULE: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
     "beta_end": 0.012,
-    # v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end.
-    "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
     "steps_offset": 1,
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
+CHECK_LEVELS = (0.98, 0.9, 0.75, 0.55, 0.35, 0.2, 0.1, 0.05)
+"""Shares of the clean latents' variance at which a UNet is checked: the same noise for every schedule."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,28 @@ class UNetPlan:
 
     steps: int = 8000
     """Optimiser steps; the rate falls to zero over the last fifth."""
+    size: int = 256
+    """Side of the pictures in pixels."""
+    coarse_size: int = 128
+    """Side of the pictures of the first steps: a quarter of the work each."""
+    coarse_steps: int = 2000
+    """How many steps see the coarse pictures."""
     pairs: int = 8
     """Procedural pairs a step, two UNet rows each."""
     singles: int = 4
     """Single pictures a step."""
     rate: float = 5e-4
     """Peak AdamW rate."""
-    channels: tuple[int, ...] = (96, 192)
-    """Widths of the UNet's levels, each with attention."""
+    channels: tuple[int, ...] = (64, 128, 256)
+    """Widths of the UNet's levels."""
+    plain_levels: int = 1
+    """Outermost levels without attention, where it would cost more than everything else together."""
+    prediction: str = "v_prediction"
+    """v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end."""
+    zero_snr: bool = False
+    """Whether the last timestep is pure noise, so that the mean colour must be chosen, not read from the noise."""
+    inclusion: float = 0.0
+    """Weight of the inclusion law: both branches' clean estimates agree inside the mask."""
     rank: int = 32
     """Rank of the pair's branch adapters."""
     interaction_rank: int = 64
@@ -71,17 +85,22 @@ class UNetPlan:
     """Steps between resumable states."""
 
 
+def schedule_config(plan: UNetPlan) -> dict[str, Any]:
+    """The scheduler's settings as the base folder keeps them."""
+    return SCHEDULE | {"prediction_type": plan.prediction, "rescale_betas_zero_snr": plan.zero_snr}
+
+
 def build_unet(plan: UNetPlan, *, latent_channels: int, cells: int, text_width: int) -> UNet2DConditionModel:
     """A fresh UNet whose attention heads are 32 wide, which this field's CPUs compute fastest."""
-    levels = len(plan.channels)
-    heads: Any = tuple(width // 32 for width in plan.channels)  # diffusers types it too narrowly
+    levels = len(plan.channels) - plan.plain_levels
+    heads: Any = tuple(max(1, width // 32) for width in plan.channels)  # diffusers types it too narrowly
     return UNet2DConditionModel(
         sample_size=cells,
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=plan.channels,
-        down_block_types=("CrossAttnDownBlock2D",) * levels,
-        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        down_block_types=("DownBlock2D",) * plan.plain_levels + ("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels + ("UpBlock2D",) * plan.plain_levels,
         layers_per_block=1,
         cross_attention_dim=text_width,
         attention_head_dim=heads,  # which diffusers reads as the number of heads
@@ -94,7 +113,7 @@ class Pretrained(nn.Module):
 
     def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, bank: Bank) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.plan = tokenizer, plan
         self.text_encoder: CLIPTextModel = build_text_encoder(tokenizer)
         channels, cells = bank.pairs.shape[2], bank.pairs.shape[-1]
         self.unet = build_unet(
@@ -102,7 +121,7 @@ class Pretrained(nn.Module):
         )
         self.dual = DualUNet(self.unet, rank=plan.rank, interaction="lowrank", interaction_rank=plan.interaction_rank)
         self.unet.requires_grad_(True)
-        config = DDIMScheduler(**SCHEDULE)
+        config = DDIMScheduler(**schedule_config(plan))
         self.schedule = Schedule(config.alphas_cumprod, config.config.prediction_type)  # pyright: ignore[reportAttributeAccessIssue]
 
     def embed(self, prompts: list[str]) -> Tensor:
@@ -115,16 +134,20 @@ class Pretrained(nn.Module):
         return rows[[distinct.index(prompt) for prompt in prompts]]
 
     def forward(self, batch: "Batch") -> Tensor:
-        """Losses (3,): image branch, part branch, single pictures."""
+        """Losses (4,): image branch, part branch, single pictures, inclusion (0 where it is not asked for)."""
         text = self.embed([*batch.image_prompts, *batch.part_prompts, *batch.single_prompts])
         pairs = len(batch.image_prompts)
         noisy = self.schedule.add_noise(batch.pairs, batch.pair_noise, batch.pair_times)
         found = self.dual(noisy, batch.pair_times, text[: 2 * pairs].unflatten(0, (2, pairs)))
         losses = branch_losses(found, self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times))
+        inclusion = losses.new_zeros(())
+        if self.plan.inclusion > 0:
+            clean = self.schedule.clean_from(noisy, found.float(), batch.pair_times)
+            inclusion = inclusion_loss(clean, batch.coverage, self.schedule.alphas_cumprod[batch.pair_times])
         noisy = self.schedule.add_noise(batch.singles, batch.single_noise, batch.single_times)
         alone = self.unet(noisy, batch.single_times, text[2 * pairs :]).sample
         wanted = self.schedule.target(batch.singles, batch.single_noise, batch.single_times)
-        return torch.cat([losses, (alone.float() - wanted).square().mean()[None]])
+        return torch.stack([*losses, (alone.float() - wanted).square().mean(), inclusion])
 
 
 @dataclass(frozen=True)
@@ -132,6 +155,7 @@ class Batch:
     """One step's latents, noise, timesteps and prompts."""
 
     pairs: Tensor
+    coverage: Tensor
     pair_noise: Tensor
     pair_times: Tensor
     image_prompts: list[str]
@@ -143,12 +167,12 @@ class Batch:
 
 
 def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
-    """The batch of one step: a function of the seed and the step."""
+    """The batch of one step: a function of the seed and the step; the bank's held-out rows are left out."""
     choice = numpy_stream(plan.seed, "unet", step)
     noise = torch_stream(plan.seed, "unet", step)
     prompts = ModelSettings()
-    pair_rows = choice.integers(len(bank.pairs), size=plan.pairs)
-    single_rows = choice.integers(len(bank.singles), size=plan.singles)
+    pair_rows = choice.integers(bank.pairs_to_learn, size=plan.pairs)
+    single_rows = choice.integers(bank.singles_to_learn, size=plan.singles)
     image_prompts: list[str] = []
     part_prompts: list[str] = []
     for row in pair_rows:
@@ -164,6 +188,7 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
     singles = bank.singles[single_rows].float()
     return Batch(
         pairs=pairs,
+        coverage=bank.coverage[pair_rows].float() / 255,
         pair_noise=torch.randn(pairs.shape, generator=noise),
         pair_times=torch.randint(1000, (plan.pairs,), generator=noise),
         image_prompts=image_prompts,
@@ -180,10 +205,10 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
 class Training:
     """The state of stage two: weights, their running average, the optimiser and the step."""
 
-    def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, bank: Bank, folder: Path) -> None:
+    def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, banks: Mapping[int, Bank], folder: Path) -> None:
         torch.manual_seed(plan.seed)
-        self.plan, self.bank, self.folder = plan, bank, folder
-        self.model = Pretrained(plan, tokenizer, bank)
+        self.plan, self.banks, self.folder = plan, banks, folder
+        self.model = Pretrained(plan, tokenizer, banks[plan.size])
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
         )
@@ -192,6 +217,12 @@ class Training:
         self.state = folder / "unet.safetensors"
         if self.state.exists():
             self._resume()
+
+    @property
+    def bank(self) -> Bank:
+        """What the present step draws from."""
+        coarse = self.step < self.plan.coarse_steps
+        return self.banks[self.plan.coarse_size if coarse else self.plan.size]
 
     def run(self, seconds: float) -> Iterator[int]:
         """Train, yielding the step at every save; ends with the plan's steps or after `seconds`."""
@@ -205,12 +236,13 @@ class Training:
                 bar.step(loss=float(losses.sum()))
                 self.seconds = before + time.monotonic() - began
                 if self.step % 50 == 0:
-                    image, part, single = np.mean(recent, axis=0).round(5).tolist()
-                    row = {"step": self.step, "image": image, "part": part, "single": single, "seconds": self.seconds}
-                    append_jsonl(self.folder / "unet.jsonl", row)
+                    means = np.mean(recent, axis=0).round(5).tolist()
+                    row = dict(zip(("image", "part", "single", "inclusion"), means, strict=True))
+                    append_jsonl(self.folder / "unet.jsonl", {"step": self.step, **row, "seconds": self.seconds})
                     recent = []
                 if self.step % self.plan.save_every == 0:
                     self.save()
+                    append_jsonl(self.folder / "check.jsonl", {"step": self.step, **self.check()})
                     yield self.step
         self.save()
 
@@ -219,13 +251,52 @@ class Training:
             group["lr"] = self.plan.rate * rate_at(self.step, self.plan.steps, warmup=300)
         with torch.autocast("cpu", torch.bfloat16):
             losses = self.model(draw_batch(self.bank, self.plan, self.step))
-        losses.sum().backward()
+        weights = losses.new_tensor([1.0, 1.0, 1.0, self.plan.inclusion])
+        (losses * weights).sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.step(self.model.parameters())
         self.step += 1
         return losses.detach().numpy()
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """Errors of v (image, part, single) on held-out rows under fixed noise at CHECK_LEVELS, averaged weights.
+
+        Of v whatever the UNet predicts, and at fixed noise levels, so that every plan can be compared with every other.
+        """
+        schedule, bank = self.model.schedule, self.banks[self.plan.size]
+        distance = (schedule.alphas_cumprod[:, None] - torch.tensor(CHECK_LEVELS)).abs()
+        times = distance.argmin(dim=0)
+        noise = torch_stream(self.plan.seed, "unet check")
+        pairs = bank.pairs[bank.pairs_to_learn :].float().transpose(0, 1)
+        singles = bank.singles[bank.singles_to_learn :].float()
+        self.average.store(self.model.parameters())
+        self.average.copy_to(self.model.parameters())
+        errors: list[Tensor] = []
+        try:
+            texts = self.model.embed([words for pair in bank.pair_captions[bank.pairs_to_learn :] for words in pair])
+            text = texts.unflatten(0, (-1, 2)).transpose(0, 1)
+            alone = self.model.embed(bank.single_captions[bank.singles_to_learn :])
+            for time_ in times:
+                steps = time_.expand(pairs.shape[1])
+                noisy = schedule.add_noise(pairs, torch.randn(pairs.shape, generator=noise), steps)
+                sigma = schedule.levels(steps, noisy)[1]
+                with torch.autocast("cpu", torch.bfloat16):
+                    found = self.model.dual(noisy, steps, text).float()
+                error = (schedule.clean_from(noisy, found, steps) - pairs) / sigma
+                steps = time_.expand(len(singles))
+                noisy = schedule.add_noise(singles, torch.randn(singles.shape, generator=noise), steps)
+                sigma = schedule.levels(steps, noisy)[1]
+                with torch.autocast("cpu", torch.bfloat16):
+                    found = self.model.unet(noisy, steps, alone).sample.float()
+                single = ((schedule.clean_from(noisy, found, steps) - singles) / sigma).square().mean()
+                errors.append(torch.stack([*error.square().mean(dim=(1, 2, 3, 4)), single]))
+        finally:
+            self.average.restore(self.model.parameters())
+        means = torch.stack(errors).mean(dim=0)
+        return {name: round(value.item(), 5) for name, value in zip(("image", "part", "single"), means, strict=True)}
 
     def save(self) -> None:
         """Write the resumable state."""

@@ -1,0 +1,143 @@
+"""Adapt a base to one product before its few shots come: good pictures, of which there are plenty -> a base folder.
+
+The result is a base like any other, shared by all defect types of the product: `fit --base FOLDER`. What is trained, and
+on what, stands in pretrain/adaptation.py.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from dualanodiff.data.catalog import Category, category_folders, choose_name, read_category
+from dualanodiff.errors import DataError, RunError
+from dualanodiff.fitting import base_files, recommended
+from dualanodiff.model.base import Base, load_base
+from dualanodiff.pretrain.adaptation import Adaptation, AdaptPlan
+from dualanodiff.runs import file_record, make_lineage
+from dualanodiff.settings import Settings
+from dualanodiff.stopping import one_clear_line
+from dualanodiff.storage import read_jsonl, write_json, write_text
+
+
+def adapt(
+    data: Path,
+    *,
+    category: str | None = None,
+    base: str = "mini",
+    out: Path,
+    plan: AdaptPlan | None = None,
+    assignments: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write the base folder `out`, going on where an earlier call stopped; a finished one is returned as it is.
+
+    `assignments` are settings of which data.resolution, the flips and the prompts matter. Returns base, category,
+    normals, steps, loss and seconds. Raises DataError without good pictures and RunError where `out` holds another base.
+    """
+    plan = plan or AdaptPlan()
+    loaded = load_base(base)
+    settings = recommended(loaded).updated(assignments or {}, "--set")
+    product = find_product(data, category)
+    normals = choose_normals(product, plan.most_normals)
+    files = [file_record(path, "normal") for path in normals]
+    files += [file_record(path, "base") for path in base_files(loaded)]
+    lineage = make_lineage(base=base, seed=plan.seed, files=files, category=product.name, defect=None)
+    facts = _facts(settings, plan, files)
+    facts_file = out / "adapt.json"
+    if facts_file.exists():
+        _compare(out, json.loads(facts_file.read_text(encoding="utf-8")), facts)
+    elif out.exists() and (out.is_file() or any(out.iterdir())):
+        msg = f"{out}: is not empty and not an adapted base; choose another --out"
+        raise RunError(msg)
+    if not (out / "base.toml").exists():
+        with one_clear_line(out):
+            write_json(facts_file, facts)
+            Adaptation(loaded, settings, plan, normals, out).run()
+            write_json(out / "lineage.json", {**lineage, "plan": asdict(plan)})
+            # Last of all: a folder with it is finished.
+            write_text(out / "base.toml", _card(loaded, product, len(normals), plan))
+        shutil.rmtree(out / "work", ignore_errors=True)
+    last = list(read_jsonl(out / "adapt.jsonl"))[-1]
+    return {
+        "base": str(out),
+        "category": product.name,
+        "normals": len(normals),
+        "steps": last["step"],
+        "loss": last["loss"],
+        "seconds": last["seconds"],
+    }
+
+
+def adapted_base(
+    data: Path,
+    *,
+    category: str | None,
+    base: str,
+    beside: Path,
+    assignments: dict[str, str],
+    plan: AdaptPlan | None = None,
+) -> str:
+    """The base adapted to this product in `beside`/adapted, made unless it is there; the same for all defect types.
+
+    The folder is named after a hash of base, good pictures, plan and settings, so that another of these makes another.
+    """
+    plan, loaded, product = plan or AdaptPlan(), load_base(base), find_product(data, category)
+    settings = recommended(loaded).updated(assignments, "--set")
+    files = [file_record(path, "normal") for path in choose_normals(product, plan.most_normals)]
+    files += [file_record(path, "base") for path in base_files(loaded)]
+    digest = hashlib.sha256(json.dumps(_facts(settings, plan, files), sort_keys=True).encode()).hexdigest()
+    out = beside / "adapted" / f"{product.name}-{digest[:12]}"
+    return adapt(data, category=product.name, base=base, out=out, plan=plan, assignments=assignments)["base"]
+
+
+def find_product(data: Path, category: str | None) -> Category:
+    """The category asked for, which need not have defects; DataError where there is none."""
+    folders = category_folders(data)
+    name = choose_name(category, folders, "category", Path(data))
+    return read_category(name, folders[name])
+
+
+def choose_normals(product: Category, most: int) -> list[Path]:
+    """At most `most` good pictures of train/good, evenly spread; DataError where there are none."""
+    if not product.good:
+        msg = f"{product.root / 'train' / 'good'}: no good pictures to adapt to; put the product's good pictures there"
+        raise DataError(msg)
+    places = np.linspace(0, len(product.good) - 1, min(most, len(product.good))).round().astype(int)
+    return [product.good[i] for i in places]
+
+
+def _facts(settings: Settings, plan: AdaptPlan, files: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What an adapted base is made from, by name; files by content, so that they may be moved."""
+    return {
+        "data.resolution": settings.data.resolution,
+        "data.flip_horizontal": settings.data.flip_horizontal,
+        "data.flip_vertical": settings.data.flip_vertical,
+        "model.prompt_image": settings.model.prompt_image,
+        "model.prompt_part": settings.model.prompt_part,
+        **{f"plan {key}": value for key, value in asdict(plan).items()},
+        "normal pictures": [file["sha256"] for file in files if file["role"] == "normal"],
+        "base files": [file["sha256"] for file in files if file["role"] == "base"],
+    }
+
+
+def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if before.get(name) != value:
+            shown = "" if isinstance(value, list) else f" {before.get(name)!r}, now {value!r}"
+            msg = f"{out}: was begun with other {name}{shown}; go on with the same, or choose another --out"
+            raise RunError(msg)
+
+
+def _card(base: Base, product: Category, normals: int, plan: AdaptPlan) -> str:
+    """The base's own card, with what was done to it."""
+    done = {
+        "adapted_from": base.name,
+        "adapted_to": f"{normals} good pictures of {product.name}, {plan.steps} steps; the licence of those pictures holds for it, too",
+    }
+    return tomli_w.dumps({**base.card, "card": {**base.card.get("card", {}), **done}})

@@ -1,0 +1,1 @@
+"""Comparisons in one resumable run: generators, bases, speeds."""

@@ -1,0 +1,130 @@
+"""What `bench bases` compares: bases, a random one of the same shape, and variants of their settings."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+from transformers import CLIPTextModel
+
+from dualanodiff.adapt import adapted_base
+from dualanodiff.bench.tasks import Task
+from dualanodiff.errors import SettingsError
+from dualanodiff.fitting import base_files
+from dualanodiff.model.base import CONFIGS, WEIGHTS, load_base
+from dualanodiff.pretrain.adaptation import AdaptPlan
+from dualanodiff.settings import Settings, parse_assignments
+from dualanodiff.storage import sha256, write_atomic, write_json
+
+RANDOM = "random"
+"""The word for a base whose UNet and text encoder were never trained."""
+ADAPT = "adapt.steps"
+"""A variant's word beside the settings: adapt the base to the product's good pictures first, for so many steps."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the comparison."""
+
+    name: str
+    """As tables show it."""
+    base: str
+    """As `--base` of fit, or "random"."""
+    assignments: dict[str, str] = field(default_factory=dict)
+    """Settings put over those of the base and the budget."""
+    adapt_steps: int = 0
+    """Steps of adaptation to the product before each fit; 0 is none."""
+
+    @property
+    def fit_assignments(self) -> dict[str, str]:
+        """The settings that change the fit; entries that differ only in the others share their runs."""
+        return {name: value for name, value in self.assignments.items() if not name.startswith(("sample.", "mask."))}
+
+    @property
+    def sample_assignments(self) -> dict[str, str]:
+        """The settings that change only what is drawn from a run."""
+        return {name: value for name, value in self.assignments.items() if name.startswith(("sample.", "mask."))}
+
+
+def read_entries(texts: Sequence[str]) -> list[Entry]:
+    """Entries from `BASE` or `BASE@NAME:setting=value,setting=value`; SettingsError for what cannot be set.
+
+    >>> read_entries(["mini@alone:sample.inclusion=0"])[0].assignments
+    {'sample.inclusion': '0'}
+    """
+    entries: list[Entry] = []
+    for text in texts:
+        base, at, variant = ("", "", "") if Path(text).is_dir() else text.partition("@")
+        if not at:
+            entries.append(Entry(text, text))
+            continue
+        name, colon, settings = variant.partition(":")
+        if not (base and name and colon and settings):
+            msg = f"{text}: write a variant as BASE@NAME:setting=value,setting=value, for example mini@alone:sample.inclusion=0"
+            raise SettingsError(msg)
+        assignments = parse_assignments(settings.split(","))
+        steps = assignments.pop(ADAPT, "0")
+        if not steps.isdecimal():
+            msg = f"{text}: {ADAPT} is {steps!r} but must be a whole number of steps"
+            raise SettingsError(msg)
+        Settings().updated(assignments, text)
+        entries.append(Entry(f"{base}@{name}", base, assignments, int(steps)))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            msg = f"{name}: named twice; give each base once, and each variant a name of its own"
+            raise SettingsError(msg)
+    return entries
+
+
+def base_of(entry: Entry, entries: Sequence[Entry], task: Task, out: Path) -> str:
+    """The base that an entry fits this task on: made under `out` where it is random or adapted."""
+    name = entry.base
+    if name == RANDOM:
+        like = next((other.base for other in entries if other.base != RANDOM), "mini")
+        name = random_base(like, out / RANDOM)
+    if entry.adapt_steps:
+        plan = AdaptPlan(steps=entry.adapt_steps)
+        wanted = {key: value for key, value in entry.assignments.items() if key.startswith("data.")}
+        name = adapted_base(task.data, category=task.category, base=name, beside=out, assignments=wanted, plan=plan)
+    return name
+
+
+def random_base(like: str, folder: Path, *, seed: int = 0) -> str:
+    """A base of the same shape as `like` with a fresh UNet and text encoder, its autoencoder and words, and no pair.
+
+    So the difference to `like` is what pre-training brings, given that pictures can be encoded. Settings that `like`
+    recommends stay.
+    """
+    loaded = load_base(like)
+    assert loaded.folder is not None
+    digest = hashlib.sha256("".join(sha256(path) for path in base_files(loaded)).encode()).hexdigest()
+    out = folder / f"like-{Path(like).name}-{digest[:8]}"
+    if (out / "random.json").exists():
+        return str(out)
+    for part in CONFIGS:
+        shutil.copytree(loaded.folder / part, out / part, dirs_exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel.from_config(loaded.unet.config)
+        text = CLIPTextModel(loaded.text_encoder.config)
+    for model, part in ((unet, "unet"), (text, "text_encoder")):
+        for path in (out / part).glob("*.safetensors"):
+            path.unlink()
+        tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+        file = out / part / f"{WEIGHTS[part]}.safetensors"
+        write_atomic(file, lambda path, tensors=tensors: save_file(tensors, path, metadata={"format": "pt"}))
+    if (loaded.folder / "base.toml").exists():
+        shutil.copyfile(loaded.folder / "base.toml", out / "base.toml")
+    write_json(out / "random.json", {"like": like, "seed": seed, "files": digest})  # last: the folder is whole
+    return str(out)
+
+
+def fingerprint(*values: object) -> str:
+    """A short name for what a cell is made from."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,222 @@
+"""The four aspects of a pair that the paper's figure 1 judges by eye, each as one number 0..1.
+
+valid       what lies under the mask differs from the product's good pictures, more than these do among themselves
+realistic   the defect looks like the real ones close up, and the picture away from it like good ones
+aligned     the mask lies where the picture differs from good ones, and other masks of the same pair say the same
+on_object   the share of the mask that lies on the object; a texture fills the picture, so all of it does
+
+No network is needed: all comparisons are of local colours and edges at several scales (see change.GoodPictures).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from dualanodiff.change import GoodPictures, Memory, agreement, cells_of
+from dualanodiff.data.keycolor import to_lab
+from dualanodiff.data.shots import Shot
+from dualanodiff.masks.key import overlap
+from dualanodiff.masks.saliency import NO_OBJECT, object_mask
+
+ASPECTS = ("valid", "realistic", "aligned", "on_object")
+QUANTILE = 0.02
+"""The share of real defects that may fail each threshold."""
+_PLACE = 15.0
+"""How much places count on products that always lie alike."""
+_CELLS = 200
+"""Descriptors kept of one real defect."""
+_LOOKS = 8
+"""Shots and good pictures that are looked at to choose between two ways."""
+
+
+def calibrate(real: Sequence[float], controls: Sequence[float] = (), quantile: float = QUANTILE) -> float:
+    """The threshold that all but a share `quantile` of real defects are expected to reach.
+
+    The fewer are known, the lower it is laid below what they reached. Where controls stay below that, all but the same
+    share, it is laid a quarter of the way from these to the real ones: there are many controls and few shots.
+
+    >>> calibrate([0.9, 0.9, 0.9], controls=[0.5])
+    0.6
+    """
+    middle, low = np.median(real), np.quantile(real, quantile)
+    bound = low - (middle - low) / np.sqrt(len(real))
+    if len(controls) and (high := np.quantile(controls, 1 - quantile)) < bound:
+        bound = high + (bound - high) / 4
+    return round(float(np.clip(bound, 0.01, 1.0)), 4)
+
+
+@dataclass(frozen=True)
+class Aspects:
+    """Each 0..1, more is better."""
+
+    valid: float
+    realistic: float
+    aligned: float
+    on_object: float
+
+
+class Gauge:
+    """Measures pairs of one product against its good pictures uint8 (s, s, 3) and its real defects."""
+
+    def __init__(self, normals: Sequence[np.ndarray], shots: Sequence[Shot]) -> None:
+        self.shots = list(shots)
+        self.good = self._look(normals)
+        # Where parts lie alike, any mask on the part would seem right against a plain ground.
+        spare = np.mean(self.good.spare, axis=0)
+        self._usual = (
+            ndimage.uniform_filter(spare, 1 + spare.shape[0] // 16) if self.good.place else np.zeros_like(spare)
+        )
+        self.changes = [self.good.change(shot.image) for shot in self.shots]
+        """Change maps of the shots."""
+        self._defects = [self._inside(shot.image, shot.mask) for shot in self.shots]
+        self._banks: dict[int | None, Memory | None] = {}
+        self._usual_strangeness = float(np.median([self._strangeness(x, i) for i, x in enumerate(self._defects)]))
+        self._usual_rest = float(np.median([change.mean() for change in self.good.spare]))
+        whole = np.zeros(normals[0].shape[:2], bool)
+        textures = np.array([_texture(rgb, ~whole) for rgb in normals])
+        self._usual_texture = textures.mean(0), np.maximum(textures.std(0), 0.1)
+        self._powers = np.ones(3)
+        real = np.array(
+            [
+                self._likeness(shot.image, shot.mask, self.changes[i], x, i)
+                for i, (shot, x) in enumerate(zip(self.shots, self._defects, strict=True))
+            ]
+        )
+        good = np.array(
+            [self._like_good(rgb, whole, change) for rgb, change in zip(normals[::4], self.good.spare, strict=True)]
+        )
+        bounds = [calibrate(real[:, 0]), *(calibrate([*real[:, i + 1], *good[:, i]]) for i in range(2))]
+        self._powers = np.log(0.5) / np.log(np.clip(bounds, 0.02, 0.9))
+        """What makes 0.5 of the least that is expected of real pictures, for each part of realism."""
+        objects = [object_mask(rgb, None) for rgb in normals[:: max(1, len(normals) // _LOOKS)]]
+        found = [mask for mask, source in objects if not source.endswith(NO_OBJECT)]
+        self._object = np.mean(found, axis=0) > 0.5 if 2 * len(found) > len(objects) else None
+        """Where the good pictures mostly have their object; None for a texture."""
+
+    def _look(self, normals: Sequence[np.ndarray]) -> GoodPictures:
+        """Good pictures by what they show alone, or by where as well: whichever finds the shots' defects better."""
+
+        def finds(good: GoodPictures) -> float:
+            some = self.shots[:: max(1, len(self.shots) // _LOOKS)]
+            return float(np.mean([agreement(good.change(shot.image), shot.mask) for shot in some]))
+
+        return max((GoodPictures(normals, place=place) for place in (0.0, _PLACE)), key=finds)
+
+    def measure(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray,
+        *,
+        others: Sequence[np.ndarray] = (),
+        attention: np.ndarray | None = None,
+    ) -> Aspects:
+        """The aspects of a picture uint8 (s, s, 3) with its mask bool (s, s); all 0 for an empty mask.
+
+        `others` are masks of the same pair from other sources; `attention` is what the sampler looked at, uint8 (s, s).
+        """
+        if not mask.any():
+            return Aspects(0.0, 0.0, 0.0, 0.0)
+        change = self.good.change(image)
+        aligned = self.aligned(change, mask)
+        # Nothing of a pair disagrees with itself: each further source can only take away.
+        opinions = [overlap(mask, other) for other in others]
+        if attention is not None:
+            opinions.append(max(0.0, 2 * agreement(attention.astype(float), mask) - 1))
+        for opinion in opinions:
+            aligned *= (1 + opinion) / 2
+        cells = self._inside(image, mask)
+        realistic = self._realistic(image, mask, change, cells, None)
+        return Aspects(self.valid(change, mask), realistic, aligned, self.on_object(image, mask))
+
+    def measure_shot(self, index: int) -> Aspects:
+        """The aspects of a shot, judged as if it were not one of the shots."""
+        shot, change = self.shots[index], self.changes[index]
+        return Aspects(
+            self.valid(change, shot.mask),
+            self._realistic(shot.image, shot.mask, change, self._defects[index], index),
+            self.aligned(change, shot.mask),
+            self.on_object(shot.image, shot.mask),
+        )
+
+    def valid(self, change: np.ndarray, mask: np.ndarray) -> float:
+        """Change under the mask against that of good pictures there: 0.5 is as much as these, 0.75 three times as much."""
+        usual = float(np.median([_strength(each, mask) for each in self.good.spare]))
+        strength = _strength(change, mask)
+        return strength / max(strength + usual, 1e-6)
+
+    def aligned(self, change: np.ndarray, mask: np.ndarray) -> float:
+        """Mean of the agreement, stretched so that chance is 0, and of the share of the most changed that is marked."""
+        if mask.all():
+            return 0.0
+        change = change - self._usual
+        ranks = max(0.0, 2 * agreement(change, mask) - 1)
+        most = change >= np.partition(change, -int(mask.sum()), axis=None)[-int(mask.sum())]
+        reach = 1 + 2 * max(1, mask.shape[0] // 64)
+        near = ndimage.maximum_filter(mask, reach)
+        return float(ranks + (most & near).sum() / most.sum()) / 2
+
+    def on_object(self, image: np.ndarray, mask: np.ndarray) -> float:
+        """Share of the mask on the picture's own object, or where good pictures have theirs if it shows none."""
+        body, source = object_mask(image, None)
+        if source.endswith(NO_OBJECT) and self._object is not None:
+            body = self._object
+        reach = 1 + 2 * max(1, mask.shape[0] // 64)
+        return float((mask & ndimage.maximum_filter(body, reach)).sum() / max(int(mask.sum()), 1))
+
+    def _inside(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Descriptors (n, d) of a defect, at most `_CELLS`."""
+        described = self.good.describe(image)
+        cells = described[cells_of(mask, described.shape[0])]
+        return cells[np.linspace(0, len(cells) - 1, min(_CELLS, len(cells))).round().astype(int)]
+
+    def _strangeness(self, cells: np.ndarray, without: int | None) -> float:
+        """Mean distance of a defect's descriptors from the nearest of the shots' defects; 0 where there is no shot."""
+        if without not in self._banks:
+            kept = [each for i, each in enumerate(self._defects) if i != without]
+            self._banks[without] = Memory(np.concatenate(kept)) if kept else None
+        bank = self._banks[without]
+        return float(bank.distances(cells).mean()) if bank else 0.0
+
+    def _realistic(
+        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: int | None
+    ) -> float:
+        """The weakest part of realism: 1 as usual for real pictures, 0.5 the least that is expected of them."""
+        return float((self._likeness(image, mask, change, cells, without) ** self._powers).min())
+
+    def _likeness(
+        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: int | None
+    ) -> np.ndarray:
+        """How like real ones: the defect, the places and the texture away from it; 1 as usual, 0.5 twice as far off."""
+        return np.array(
+            [_ratio(self._usual_strangeness, self._strangeness(cells, without)), *self._like_good(image, mask, change)]
+        )
+
+    def _like_good(self, image: np.ndarray, mask: np.ndarray, change: np.ndarray) -> tuple[float, float]:
+        """How like good ones a picture is away from its mask: in its places, and in its texture's strength."""
+        rest = ~ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32))
+        if rest.mean() < 0.05:
+            return 1.0, 1.0
+        mean, spread = self._usual_texture
+        away = float(np.abs((_texture(image, rest) - mean) / spread).max())
+        return _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05), _ratio(2.0, away)
+
+
+def _strength(change: np.ndarray, mask: np.ndarray) -> float:
+    """Mean change of the more changed half of a mask: the borders of real masks are generous."""
+    values = np.sort(np.maximum(change[mask], 0))
+    return float(values[len(values) // 2 :].mean()) if values.size else 0.0
+
+
+def _texture(rgb: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Logarithms of the strength of lightness at four scales: a blurred or a noisy picture has unusual ones."""
+    light, unit = to_lab(rgb)[..., 0].astype(np.float32), rgb.shape[0] / 128
+    blurred = [light, *(ndimage.gaussian_filter(light, size * unit, truncate=3) for size in (0.7, 1.4, 2.8, 5.6))]
+    bands = [fine - coarse for fine, coarse in zip(blurred, blurred[1:], strict=False)]
+    return np.array([np.log(np.mean(np.abs(band[where])) + 0.1) for band in bands])
+
+
+def _ratio(usual: float, found: float) -> float:
+    """1 up to what is usual, then falling as its inverse; 1 where nothing is known to be usual."""
+    return min(1.0, usual / found) if usual > 0 and found > 0 else 1.0

@@ -1,0 +1,1 @@
+"""What does a generated set do for an inspector, measured on held-back real pictures?"""

@@ -1,0 +1,214 @@
+"""Where a defect shall be on a good picture, of which shape and size: drawn before anything is denoised.
+
+A place is a shot's shape, moved, mirrored and scaled. The part branch starts from it under nearly all of the noise, and
+is kept to its neighbourhood, so that the place is met and what is drawn there is still the model's own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from dualanodiff.data.shots import Shot, part_target
+from dualanodiff.images import resize_mask, resize_rgb
+from dualanodiff.onto.window import Window
+
+Where = Literal["shots", "object", "anywhere"]
+ObjectFinder = Callable[[np.ndarray], "np.ndarray | None"]
+"""Finds the object in a picture uint8 (h, w, 3), as a mask bool (h, w); None where there is none."""
+
+_DRAWS = 40
+"""Places tried until one lies in the region."""
+_SPREAD = 0.25
+"""Standard deviation of the logarithm of a defect's area about its shot's."""
+_JITTER = 0.06
+"""How far a place is from its shot's, as a share of the object's size."""
+_MOST = 0.8
+"""A shape fills at most this share of what the model sees, along each side."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One defect's place on one good picture."""
+
+    window: Window
+    hint: np.ndarray
+    """uint8 (s, s, 3): a shot's defect on the key colour, where the new one shall be."""
+    allowed: np.ndarray
+    """bool (s, s): where the part may be drawn."""
+    center: tuple[float, float]
+    """x, y in the picture's pixels."""
+    shot: str
+    """Whose shape it is."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shot's defect cut out: picture uint8 (h, w, 3), mask bool (h, w), and where it was."""
+
+    rgb: np.ndarray
+    mask: np.ndarray
+    share: float
+    """Of its picture's area."""
+    center: tuple[float, float]
+    """y, x relative to the object (0 and 1 are its edges), or to the picture."""
+    name: str
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shots' defects, and what they say of where defects of this kind are."""
+
+    shapes: tuple[Shape, ...]
+    on_object: bool
+    """They lie on the object, so new ones shall."""
+
+    @classmethod
+    def of(cls, shots: Sequence[Shot], find_object: ObjectFinder) -> "Shapes":
+        """Cut the defects out of the shots (squares of one size, with masks)."""
+        shapes: list[Shape] = []
+        inside: list[float] = []
+        for shot in shots:
+            found = find_object(shot.image)
+            box = extent(shot.mask)
+            if found is not None:
+                inside.append(float(found[shot.mask].mean()))
+            frame = extent(found) if found is not None else (slice(0, len(shot.mask)), slice(0, shot.mask.shape[1]))
+            center = [
+                ((part.start + part.stop) / 2 - whole.start) / (whole.stop - whole.start)
+                for part, whole in zip(box, frame, strict=True)
+            ]
+            shapes.append(
+                Shape(shot.image[box], shot.mask[box], float(shot.mask.mean()), (center[0], center[1]), shot.name)
+            )
+        return cls(tuple(shapes), len(inside) > len(shots) / 2 and float(np.mean(inside)) > 0.7)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """All their pixels, uint8 (n, 3)."""
+        return np.concatenate([shape.rgb[shape.mask] for shape in self.shapes])
+
+
+def extent(mask: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns from the first to the last True of a mask that has one."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def draw_place(
+    random: np.random.Generator,
+    good: np.ndarray,
+    shapes: Shapes,
+    key: tuple[int, int, int],
+    side: int,
+    *,
+    region: np.ndarray,
+    frame: tuple[slice, slice] | None = None,
+    share: float | None = None,
+    stretch: float = 1.0,
+    smallest: float = 0.0,
+    flips: tuple[bool, bool] = (False, False),
+) -> Place:
+    """A place in `region` (bool, of the good picture's size) for a model that sees squares of `side` pixels.
+
+    `frame` is the object's rows and columns: the place is then like one of the shots'; without it, anywhere in the
+    region. `share` is the area asked for as a share of the picture, else it is like the shot's; `stretch` corrects
+    it by what an earlier attempt got. `smallest` above 0 allows a crop, in which the defect fills at least that
+    share. `flips` are left-right and top-bottom.
+    """
+    shape = shapes.shapes[int(random.integers(len(shapes.shapes)))]
+    turned = (flips[0] and random.random() < 0.5, flips[1] and random.random() < 0.5)
+    turn = (slice(None, None, -1 if turned[1] else 1), slice(None, None, -1 if turned[0] else 1))
+    wanted = share if share is not None else shape.share * float(np.exp(_SPREAD * random.standard_normal()))
+    wanted = min(wanted * stretch, 0.6 * float(region.mean()))
+    zoom = (
+        min(1.0, max((wanted / max(shape.share, smallest)) ** 0.5, 24 / min(good.shape[:2]))) if smallest > 0 else 1.0
+    )
+    # Sides of the shape as shares of the picture's.
+    rows, columns = shape.mask.shape
+    scale = (wanted / shape.mask.mean() / (rows * columns)) ** 0.5
+    scale = min(scale, _MOST / max(rows, columns))
+    zoom = min(1.0, max(zoom, scale * max(rows, columns) / _MOST))
+    sides = (scale * rows, scale * columns)
+    native = tuple(max(1, round(part * whole)) for part, whole in zip(sides, good.shape[:2], strict=True))
+    outline = resize_mask(shape.mask[turn], (native[0], native[1]))
+    center = _draw_center(random, shape, turned, outline, region, frame)
+    window = Window.around(good.shape, _off_center(random, center, zoom, native, good.shape), zoom, side)
+    # The same in the model's pixels.
+    size = tuple(max(2, round(part / zoom * side)) for part in sides)
+    patch = part_target(shape.rgb[turn], shape.mask[turn], key)
+    hint = np.empty((side, side, 3), np.uint8)
+    hint[:] = key
+    drawn = np.zeros((side, side), bool)
+    y = (center[0] - window.top) / window.height * side
+    x = (center[1] - window.left) / window.width * side
+    _paste(hint, resize_rgb(np.ascontiguousarray(patch), (size[0], size[1])), (y, x))
+    _paste(drawn, resize_mask(np.ascontiguousarray(shape.mask[turn]), (size[0], size[1])), (y, x))
+    room = max(2.0, 0.35 * (float(drawn.sum()) / np.pi) ** 0.5)
+    near = np.asarray(ndimage.distance_transform_edt(~drawn)) <= room
+    allowed = near & window.see_mask(region) if drawn.any() else drawn
+    return Place(window, hint, allowed, (round(center[1], 1), round(center[0], 1)), shape.name)
+
+
+def _draw_center(
+    random: np.random.Generator,
+    shape: Shape,
+    turned: tuple[bool, bool],
+    outline: np.ndarray,
+    region: np.ndarray,
+    frame: tuple[slice, slice] | None,
+) -> tuple[float, float]:
+    """The middle (y, x) in the picture's pixels of the best of some draws: the one with most of its outline in the region."""
+    inside = np.flatnonzero(region)
+    best, best_share = (region.shape[0] / 2, region.shape[1] / 2), -1.0
+    for attempt in range(_DRAWS):
+        # A place like the shots' that does not fit in is given up for any in the region.
+        if frame is not None and attempt < _DRAWS // 2:
+            relative = [
+                (1 - value if flipped else value) + _JITTER * random.standard_normal()
+                for value, flipped in zip(shape.center, turned[::-1], strict=True)
+            ]
+            y, x = (
+                whole.start + value * (whole.stop - whole.start) for value, whole in zip(relative, frame, strict=True)
+            )
+        else:
+            y, x = np.unravel_index(inside[random.integers(len(inside))], region.shape)
+        center = tuple(
+            float(np.clip(middle, length / 2, max(length / 2, whole - length / 2)))
+            for middle, length, whole in zip((y, x), outline.shape, region.shape, strict=True)
+        )
+        covered = np.zeros_like(region)
+        _paste(covered, outline, (center[0], center[1]))
+        share = float(region[covered].sum() / outline.sum())
+        if share > best_share:
+            best, best_share = (center[0], center[1]), share
+        if share >= 0.98:
+            break
+    return best
+
+
+def _off_center(
+    random: np.random.Generator,
+    center: tuple[float, float],
+    zoom: float,
+    size: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> tuple[float, float]:
+    """The middle of a crop in which the defect is not always in the middle."""
+    spare = [max(0.0, 0.8 * zoom * whole - length) / 2 for whole, length in zip(shape, size, strict=False)]
+    moved = [value + room * random.uniform(-1, 1) for value, room in zip(center, spare, strict=True)]
+    return moved[0], moved[1]
+
+
+def _paste(canvas: np.ndarray, patch: np.ndarray, center: tuple[float, float]) -> None:
+    """Put a patch with its middle at (y, x), as far as it lies on the canvas."""
+    places: list[slice] = []
+    parts: list[slice] = []
+    for middle, length, whole in zip(center, patch.shape[:2], canvas.shape[:2], strict=True):
+        first = round(middle - length / 2)
+        start, stop = max(0, first), min(whole, first + length)
+        places.append(slice(start, max(start, stop)))
+        parts.append(slice(start - first, max(start, stop) - first))
+    canvas[tuple(places)] = patch[tuple(parts)]

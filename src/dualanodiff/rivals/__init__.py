@@ -1,0 +1,1 @@
+"""Defects without learning: what others cut, pasted, drew and jittered, in the same folders as ours."""
