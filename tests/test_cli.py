@@ -263,8 +263,19 @@ def test_generate_passes_everything_on(calls):
     result = run("generate", "runs/a", "--count", 5, "--out", "sets/a", "--seed", 7, "--normals", "good", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["count"] == 5
-    expected = {"count": 5, "out": Path("sets/a"), "seed": 7, "assignments": {}, "normals": Path("good")}
+    expected = {"count": 5, "out": Path("sets/a"), "seed": 7, "assignments": {}, "normals": Path("good"), "onto": None}
     assert calls.seen == [("generate_set", (Path("runs/a"),), expected)]
+
+
+def test_generate_passes_on_what_is_asked_of_defects_on_good_pictures(calls):
+    summary = {"set": "sets/a", "count": 5, "made": 2, "empty": [], "met": {"area": 0.8}, "attempts": 1.5, "sheet": "s"}
+    calls.stub("dualanodiff.generation", "generate_set", summary)
+    words = ["--onto", "good", "--box", "1,2,3,4", "--area", "9", "--mix", "runs/b=0.5", "--defects", 2]
+    result = run("generate", "runs/a", "--count", 5, "--out", "sets/a", *words)
+    assert result.exit_code == 0
+    assert "As asked for: area 80%; 1.5 attempts a defect. Look at s" in result.stdout
+    wishes = {"goods": "good", "box": "1,2,3,4", "area": "9", "mix": ["runs/b=0.5"], "defects": 2}
+    assert calls.seen[0][2]["onto"] == wishes
 
 
 def test_mask_passes_on_only_what_was_asked_for(calls):

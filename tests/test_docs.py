@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "dualanodiff"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SETTING = re.compile(r"(?<![\w./])(?:data|model|train|sample|mask)\.[a-z_]+(?![\w(./*])")
+SETTING = re.compile(r"(?<![\w./])(?:data|model|train|sample|onto|mask)\.[a-z_]+(?![\w(./*])")
 FILES = {"png", "toml", "safetensors"}
 
 
@@ -112,7 +112,7 @@ def test_every_setting_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=place)
 def test_every_assignment_is_possible(page):
     for span in spans(page):
-        for name, value in re.findall(r"((?:data|model|train|sample|mask)\.\w+|seed)=([\w.+#-]+)", span):
+        for name, value in re.findall(r"((?:data|model|train|sample|onto|mask)\.\w+|seed)=([\w.+#-]+)", span):
             Settings().updated({name: value}, span)
 
 

@@ -1,6 +1,7 @@
 """What a fit refuses before it begins, and what it tells a tracker."""
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_a_tracker_that_is_not_installed_is_refused(base: Base, tmp_path: Path) 
     name = next(name for name in ("dvclive", "aim", "swanlab", "wandb") if importlib.util.find_spec(name) is None)
     with pytest.raises(SettingsError, match=rf"train.report_to is '{name}', .*it is not installed.*; install it, or"):
         fit(draw_shots(), base, tmp_path / "run", small_settings(train__report_to=name))
+    assert_nothing_there(tmp_path / "run")
+
+
+def test_an_optimiser_that_is_not_installed_is_refused(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(
+        SettingsError, match=r"train.optimizer is adamw8bit, which cannot be used .* install bitsandbytes"
+    ):
+        fit(draw_shots(), base, tmp_path / "run", small_settings(train__optimizer="adamw8bit"))
     assert_nothing_there(tmp_path / "run")
 
 

@@ -81,3 +81,13 @@ def test_a_terminal_gets_a_bar_on_standard_error(capsys, monkeypatch):
 )
 def test_durations_are_said_as_people_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_long_job_is_foretold_once_and_a_short_one_never(clock, capsys):
+    for seconds, lines in ((10, ["fit: 9 of 10 to go, about 1 min 30 s, 2 GB"]), (1, [])):
+        with progress("fit", 10) as bar:
+            for _ in range(2):
+                clock[0] += seconds
+                bar.step()
+                bar.foretell("2 GB")
+        assert capsys.readouterr().err.splitlines() == lines

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_atomic, write_json, write_text
+from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_atomic, write_behind, write_json, write_text
 
 DIE_BEFORE_RENAME = """
 import os, signal, sys
@@ -125,3 +126,39 @@ def test_a_line_that_is_no_row_is_skipped(tmp_path, line):
 def test_the_hash_is_of_the_bytes(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_calls_behind_are_made_in_their_order_and_waited_for() -> None:
+    made: list[int] = []
+    with write_behind(most=3) as submit:
+        for number in range(20):
+            submit(lambda number=number: (time.sleep(0.001), made.append(number)))
+    assert made == list(range(20))
+
+
+@pytest.mark.parametrize("calls", [1, 50])
+def test_an_error_behind_comes_to_light(calls: int) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    def submit_all() -> None:
+        with write_behind(most=3) as submit:
+            for _ in range(calls):
+                submit(fail)
+
+    with pytest.raises(OSError, match="No space left"):
+        submit_all()
+
+
+def test_what_was_given_is_written_even_if_the_caller_is_interrupted() -> None:
+    made: list[int] = []
+
+    def be_interrupted() -> None:
+        with write_behind() as submit:
+            for number in range(5):
+                submit(lambda number=number: (time.sleep(0.001), made.append(number)))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert made == list(range(5))

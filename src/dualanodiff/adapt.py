@@ -17,8 +17,8 @@ import tomli_w
 
 from dualanodiff.data.catalog import Category, category_folders, choose_name, read_category
 from dualanodiff.errors import DataError, RunError
-from dualanodiff.fitting import base_files, recommended
 from dualanodiff.model.base import Base, load_base
+from dualanodiff.preparing import base_files, recommended
 from dualanodiff.pretrain.adaptation import Adaptation, AdaptPlan
 from dualanodiff.runs import file_record, make_lineage
 from dualanodiff.settings import Settings

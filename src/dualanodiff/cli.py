@@ -129,6 +129,8 @@ def check(
             f"\na run: {costs['train_steps']} steps in about {duration(costs['train_seconds'])} on this machine's "
             f"{costs['device']}, then {costs['pair_seconds']:.1f} s a pair; adapters of {costs['adapter_bytes'] / 1e6:.0f} MB"
         )
+        if costs["memory_bytes"]:
+            text += f"\nit needs about {costs['memory_bytes'] / 2**30:.1f} GiB of memory and {costs['disk_bytes'] / 1e6:.0f} MB on disk"
     show(report.as_json(), text, as_json=as_json)
     if report.errors:
         raise typer.Exit(1)

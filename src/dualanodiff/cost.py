@@ -10,6 +10,7 @@ from torch import nn
 
 from dualanodiff.data.shots import Shot
 from dualanodiff.latents import check_resolution
+from dualanodiff.memory import forget_peak, in_use, peak
 from dualanodiff.model.base import Base
 from dualanodiff.pair_model import Batch, build_pair_model
 from dualanodiff.sampler import schedule_of
@@ -17,7 +18,7 @@ from dualanodiff.settings import Settings
 
 
 def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
-    """Seconds for training and for one generated pair, learned weights, and bytes of the adapter files.
+    """Seconds for training and for one generated pair, learned weights, bytes of the adapter files, of memory and of disk.
 
     Takes as long as two steps and two calls. One pair is timed on the CPU, where a batch is no faster a pair. Raises
     DataError where the base cannot work at the settings' resolution.
@@ -44,8 +45,14 @@ def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
     def sample() -> None:
         model.dual(guided, batch.timesteps[0], rows, background)
 
+    forget_peak(device)
+    before = in_use(device)
     step = _seconds(train, device) * settings.train.train_batch_size / pairs
     weights = sum(parameter.numel() for parameter in model.parameters())
+    # Gradients are there already; the optimiser keeps two more numbers a weight.
+    most, memory = peak(device), None
+    if before is not None and most is not None:
+        memory = before + (most - before) * settings.train.train_batch_size // pairs + 8 * weights
     return {
         "device": str(device),
         "start": start,
@@ -54,6 +61,8 @@ def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
         "pair_seconds": round(_seconds(sample, device) * settings.sample.num_inference_steps, 2),
         "weights": weights,
         "adapter_bytes": 4 * weights,
+        "memory_bytes": memory,
+        "disk_bytes": 7 * 4 * weights,  # adapters, and two states of weights and optimiser
     }
 
 

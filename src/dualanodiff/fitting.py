@@ -13,24 +13,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.data.shots import Shot
 from dualanodiff.diffusion.start import mean_latents
-from dualanodiff.errors import DataError, SettingsError, TrainingStopped
+from dualanodiff.errors import DataError, TrainingStopped
 from dualanodiff.grid import pair_grid
-from dualanodiff.images import read_rgb, to_rgb
+from dualanodiff.held_out import HeldOut, hold_out
+from dualanodiff.images import to_rgb
 from dualanodiff.keying import choose_key
-from dualanodiff.latents import background_picture, check_resolution, encode_pictures, encode_shots
+from dualanodiff.latents import check_resolution, encode_shots
 from dualanodiff.masks.key import calibrate_threshold, key_mask
-from dualanodiff.masks.saliency import U2Net, object_mask
+from dualanodiff.memory import is_out_of_memory, peak, release
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.base import Base
-from dualanodiff.pair_model import PairModel, build_pair_model, draw_batch, rate_share, wants_bf16
-from dualanodiff.progress import progress
-from dualanodiff.runs import RunFolder, file_record, make_lineage
+from dualanodiff.pair_model import Batch, PairModel, build_pair_model, draw_batch, rate_share, wants_bf16
+from dualanodiff.preparing import (
+    encode_normals,
+    find_objects,
+    input_files,
+    make_accelerator,
+    make_optimizer,
+    needs,
+    recommended,
+    spread,
+)
+from dualanodiff.progress import Bar, progress
+from dualanodiff.runs import RunFolder, make_lineage
 from dualanodiff.sampler import PairSampler, quick, schedule_of
 from dualanodiff.settings import Settings
 from dualanodiff.stopping import held_interrupt, one_clear_line
@@ -68,12 +78,8 @@ def fit(
             "model.background needs normal pictures to take backgrounds from; give some (train/good), or set it to none"
         )
         raise DataError(msg)
-    files = [file_record(shot.path, "shot") for shot in shots if shot.path]
-    files += [file_record(shot.mask_path, "mask") for shot in shots if shot.mask_path]
-    chosen = _spread(normals, MAX_BACKGROUNDS) if settings.model.background != "none" else []
-    files += [file_record(path, "normal") for path in chosen]
-    files += [file_record(path, "base") for path in base_files(base)]
-    files += _adapted_to(base)
+    chosen = spread(normals, MAX_BACKGROUNDS) if settings.model.background != "none" else []
+    files = input_files(shots, chosen, base)
     lineage = make_lineage(base=base.name, seed=settings.seed, files=files, category=category, defect=defect)
     folder = RunFolder(Path(out))
     check_resolution(base, shots)
@@ -87,29 +93,6 @@ def fit(
     return folder
 
 
-def base_files(base: Base) -> list[Path]:
-    """The weight files of a base that lies in a folder, for the lineage."""
-    return [] if base.folder is None else sorted(base.folder.glob("*/*.safetensors"))
-
-
-def _adapted_to(base: Base) -> list[dict[str, Any]]:
-    """Records of the pictures that an adapted base has seen, so that a run's lineage names them as well."""
-    file = None if base.folder is None else base.folder / "lineage.json"
-    if file is None or not file.is_file():
-        return []
-    try:
-        records = json.loads(file.read_text(encoding="utf-8"))["files"]
-        return [{**record, "role": "base's normal"} for record in records if record["role"] == "normal"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{file}: not a readable lineage ({error}); adapt the base again into a new folder"
-        raise DataError(msg) from None
-
-
-def recommended(base: Base) -> Settings:
-    """The paper's settings, with what this base's card recommends put over them."""
-    return Settings().updated(base.card.get("settings", {}), f"{base.name}/base.toml")
-
-
 class Fit:
     """One fit in progress."""
 
@@ -117,24 +100,26 @@ class Fit:
         self, shots: Sequence[Shot], base: Base, folder: RunFolder, settings: Settings, normals: Sequence[Path]
     ) -> None:
         self.shots, self.base, self.folder, self.settings, self.normals = shots, base, folder, settings, normals
-        self.accelerator = _accelerator(settings, folder)
+        self.accelerator = make_accelerator(settings, folder)
         self.device = self.accelerator.device
         for part in (base.vae, base.unet, base.text_encoder):
             part.to(self.device)
         self.key, key_overlaps = choose_key(settings.data.key_color, base, shots, seed=settings.seed)
-        self.objects, object_source = self._objects()
+        self.objects, object_source = find_objects([shot.image for shot in shots], settings)
         self.schedule = schedule_of(base)
         if settings.train.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
         model, self.start = build_pair_model(base, self.schedule, settings)
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.numel()],
-            lr=settings.train.learning_rate,
-            weight_decay=settings.train.adam_weight_decay,
-        )
+        model.to(self.device)
+        if settings.train.compile:
+            model.dual.compile_unet()
         self.model: nn.Module
-        self.model, self.optimizer = self.accelerator.prepare(model.to(self.device), optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(settings.train, model.parameters()))
         self.pair_model: PairModel = self.accelerator.unwrap_model(self.model)
+        self.pieces = 1
+        """Parts that a batch is computed in; more where memory is short."""
+        self.held_out: HeldOut | None = None
+        self.say = Bar("fit", 0, 0).note
         self.facts: dict[str, Any] = {
             "key_color": list(self.key),
             "resolution": shots[0].image.shape[0],
@@ -156,8 +141,12 @@ class Fit:
                 objects=self.objects,
                 cache=self.folder.path / "latents.safetensors",
             )
-            self.backgrounds = self._encode_normals(self.normals) if self.objects is not None else None
+            side = self.shots[0].image.shape[0]
+            self.backgrounds = encode_normals(self.normals, side, self.base, self.settings, self.folder)
         self.mean = mean_latents(self.latents.pairs.flatten(0, 1))
+        self.learned = self.latents
+        if self.settings.train.stop == "held-out":
+            self.learned, self.held_out = hold_out(self.latents, self.settings, self.device)
 
     def run(self) -> None:
         """Train to the end, from the newest checkpoint if there is one, and write what was learned."""
@@ -173,7 +162,8 @@ class Fit:
             progress("fit", train.max_train_steps, start=step) as bar,
             held_interrupt(hold=self.accelerator.num_processes == 1) as interrupted,
         ):
-            while step < train.max_train_steps:
+            self.say = bar.note
+            while step < train.max_train_steps and not self._should_stop(step):
                 recent.append(self.step(step))
                 step += 1
                 last = step == train.max_train_steps
@@ -181,6 +171,8 @@ class Fit:
                     loss = self._log(step, recent, time.monotonic() - began)
                     recent = []
                     bar.step(LOG_STEPS if step % LOG_STEPS == 0 else step % LOG_STEPS, loss=loss)
+                    bar.foretell(needs(self.pair_model, peak(self.device)))
+                    last = last or self._should_stop(step)
                 stop = interrupted()
                 if step % train.checkpointing_steps == 0 or last or stop:
                     self._checkpoint(step)
@@ -188,6 +180,9 @@ class Fit:
                     raise KeyboardInterrupt
                 if train.preview_steps and step % train.preview_steps == 0 and not last:
                     self._preview(step)
+        if self.held_out is not None and self.held_out.weights:
+            self.pair_model.load_state_dict(self.held_out.weights)
+            self.facts |= {"best_step": self.held_out.step}
         self._finish(step)
 
     def step(self, step: int) -> torch.Tensor:
@@ -195,16 +190,40 @@ class Fit:
         train = self.settings.train
         for group in self.optimizer.param_groups:
             group["lr"] = train.learning_rate * rate_share(train, step)
-        batch = draw_batch(self.latents, self.settings, step, process=self.accelerator.process_index)
-        with self._precision():
-            losses = self.model(batch.to(self.device), train)
-        weights = losses.new_tensor([1.0, train.part_weight, train.inclusion_weight])
-        self.accelerator.backward((losses * weights).sum())
+        batch = draw_batch(self.learned, self.settings, step, process=self.accelerator.process_index).to(self.device)
+        while (losses := self._gradients(batch)) is None:
+            self.pieces *= 2
+            release(self.device)
+            self.say(
+                f"not enough memory at step {step}; batches now go in {self.pieces} pieces, which changes no result"
+            )
         self.accelerator.clip_grad_norm_(self.model.parameters(), train.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         # Left on the device: reading it now would make the device wait for us every step.
-        return losses.detach()
+        return losses
+
+    def _gradients(self, batch: Batch) -> torch.Tensor | None:
+        """Add a batch's gradients, piece by piece; its losses (3,), or None where memory ended and pieces can be smaller."""
+        train, total = self.settings.train, torch.zeros(3, device=self.device)
+        weights = torch.tensor([1.0, train.part_weight, train.inclusion_weight]).to(self.device, non_blocking=True)
+        try:
+            for piece, share in batch.split(self.pieces, self.schedule):
+                with self._precision():
+                    losses = self.model(piece, train) * share
+                self.accelerator.backward((losses * weights).sum())
+                total += losses.detach()
+            return total
+        except (MemoryError, RuntimeError) as error:
+            # Several processes must go through the same number of pieces, or they wait for each other for ever.
+            last = self.pieces >= len(batch.timesteps) or self.accelerator.num_processes > 1
+            if last or not is_out_of_memory(error):
+                raise
+        self.optimizer.zero_grad()
+        return None
+
+    def _should_stop(self, step: int) -> bool:
+        return self.held_out is not None and self.held_out.says_stop(step, self.settings.train.patience)
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Mixed precision, unless the base's own weights are bf16 already."""
@@ -218,9 +237,14 @@ class Fit:
         )
         if not np.isfinite(total):
             raise self._diverged(step, found="the loss is not a number")
+        held_out = None
+        if self.held_out is not None:
+            with self._precision():
+                held_out = self.held_out.judge(self.pair_model, self.settings.train, step)
         if self.accelerator.is_main_process:
             image, part, inclusion = (round(value, 6) for value in losses)
             row = {"step": step, "loss": round(total, 6), "image": image, "part": part, "inclusion": inclusion}
+            row |= {} if held_out is None else {"held_out": round(held_out, 6)}
             append_jsonl(self.folder.metrics, {**row, "seconds": round(seconds, 1)})
             self.accelerator.log(row, step=step)
         return total
@@ -241,9 +265,10 @@ class Fit:
                 "model": self.pair_model.state_dict(),
                 "optimizer": optimizer_tensors(self._optimizer, self.pair_model.named_parameters()),
             }
-            save_checkpoint(
-                self.folder.checkpoint_path(step), groups, {"step": step, "settings": asdict(self.settings)}
-            )
+            meta = {"step": step, "settings": asdict(self.settings)}
+            if self.held_out is not None:
+                groups["held-out"], meta["held-out"] = self.held_out.weights, self.held_out.facts()
+            save_checkpoint(self.folder.checkpoint_path(step), groups, meta)
             self.folder.drop_old_checkpoints()
         self.accelerator.wait_for_everyone()
 
@@ -256,6 +281,8 @@ class Fit:
             self.pair_model.load_state_dict(groups["model"])
             restore_optimizer(self._optimizer, self.pair_model.named_parameters(), groups.get("optimizer", {}))
             step = int(meta["step"])
+            if self.held_out is not None:
+                self.held_out.restore(groups.get("held-out", {}), meta["held-out"])
         if not self.accelerator.is_main_process:
             return step, 0.0
         self.folder.drop_old_checkpoints()
@@ -266,24 +293,6 @@ class Fit:
     def _optimizer(self) -> torch.optim.Optimizer:
         """Torch's own optimiser inside accelerate's wrapper."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
-
-    def _objects(self) -> tuple[list[np.ndarray] | None, str]:
-        """Object masks of the shots where the run uses background compensation, and what found them."""
-        if self.settings.model.background == "none":
-            return None, "not used"
-        model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
-        found = [object_mask(shot.image, model) for shot in self.shots]
-        return [mask for mask, _ in found], "; ".join(sorted({source for _, source in found}))
-
-    def _encode_normals(self, normals: Sequence[Path]) -> torch.Tensor:
-        """Latents (n, c, h, w) of normal pictures' backgrounds, kept in the run so that it needs its data no more."""
-        if not self.folder.has_backgrounds:
-            side = self.shots[0].image.shape[0]
-            model = U2Net(Path(self.settings.data.object_model)) if self.settings.data.object_model else None
-            pictures = [read_rgb(path, size=side) for path in normals]
-            masked = [background_picture(picture, object_mask(picture, model)[0]) for picture in pictures]
-            self.folder.save_backgrounds(encode_pictures(self.base, masked))
-        return self.folder.load_backgrounds()
 
     @torch.no_grad()
     def sampler(self) -> PairSampler:
@@ -328,24 +337,3 @@ class Fit:
         masks = [shot.mask for shot in self.shots]
         self.facts |= {"steps": step, "key_threshold": calibrate_threshold(list(decoded), masks, self.key)}
         self.folder.save_start(self.mean, self.facts)
-
-
-def _accelerator(settings: Settings, folder: RunFolder) -> Accelerator:
-    name = settings.train.report_to
-    if name == "none":
-        return Accelerator()
-    try:
-        accelerator = Accelerator(log_with=name, project_dir=folder.path / "tracker")
-        reason = "" if accelerator.log_with else "it is not installed"
-    except (ImportError, ValueError, KeyError) as error:
-        reason = str(error)
-    if reason:
-        msg = f"train.report_to is {name!r}, which cannot be used ({reason}); install it, or set none"
-        raise SettingsError(msg)
-    return accelerator  # pyright: ignore[reportPossiblyUnboundVariable]
-
-
-def _spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most `count` of the paths, evenly spread over them."""
-    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
-    return [paths[i] for i in chosen]

@@ -1,7 +1,7 @@
 """Make pairs from a run: adapters -> pairs -> masks -> a set folder."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,10 +30,10 @@ from dualanodiff.onto.wishes import find_goods, read_wishes
 from dualanodiff.pair_model import wants_bf16
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder
-from dualanodiff.sampler import Drawn, PairSampler
+from dualanodiff.sampler import Drawn, PairSampler, draw_in_parts
 from dualanodiff.sets import PairSet
 from dualanodiff.settings import Settings
-from dualanodiff.storage import write_json
+from dualanodiff.storage import write_behind, write_json
 
 SHEET_PAIRS = 8
 """Pairs on the sheet that every set carries to look at."""
@@ -95,9 +95,15 @@ class FittedModel:
             for i, mask in enumerate(masks)
         ]
 
-    def draw(self, count: int, seed: int, *, done: Collection[int] = ()) -> Iterator[tuple[Drawn, list[MaskResult]]]:
-        """The first `count` pairs but those `done`, and their masks, as arrays, batch by batch."""
+    def draw(
+        self, count: int, seed: int, *, done: Collection[int] = (), say: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[Drawn, list[MaskResult]]]:
+        """The first `count` pairs but those `done`, and their masks, as arrays, batch by batch.
+
+        Where memory ends, a batch is drawn in parts, which `say` is told.
+        """
         sample = self.settings.sample
+        most = sample.batch_size
         attention = self.settings.mask.method == "attention"
         for begin in range(0, count, sample.batch_size):
             batch = range(begin, begin + sample.batch_size)
@@ -105,7 +111,12 @@ class FittedModel:
             if not wanted:
                 continue
             # The whole batch, even for one pair of it: a batch of another size rounds differently.
-            drawn = self.sampler.draw(batch, seed, sample, record_attention=attention).only(wanted)
+            whole, able = draw_in_parts(self.sampler, batch, seed, sample, most=most, record_attention=attention)
+            if able < most:
+                most = able
+                if say is not None:
+                    say(f"not enough memory for more than {most} pairs a call; the pairs are the same")
+            drawn = whole.only(wanted)
             maps = drawn.attention if drawn.attention is not None else [None] * len(wanted)
             yield drawn, [self.mask_maker(part, grey) for part, grey in zip(drawn.part, maps, strict=True)]
 
@@ -137,7 +148,10 @@ def load(
     base = beside.base if beside is not None and beside.base.name == name else load_base(name, device=device)
     dual, text = load_adapters(folder.adapter, base)
     if wants_bf16(settings, device):
-        nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
+        for part in (base.unet, base.vae):
+            nn.Module.to(part, torch.bfloat16)  # past diffusers, whose own warns of nothing
+    if settings.sample.compile:
+        dual.compile_unet()
     with torch.no_grad():
         prompts = text.embed([settings.model.prompt_image, settings.model.prompt_part, ""])
     words = base.tokenizer([settings.model.prompt_part]).input_ids[0]
@@ -169,7 +183,7 @@ def generate_set(
     With `onto` the defects are put onto good pictures: its `goods` is their folder, or "good" for the product's own;
     the rest are words for `onto.wishes.read_wishes`. Returns set, count, made (by this call), empty (indices of pairs
     whose part shows no defect), seed and sheet (a picture of the first pairs); onto adds met, how much of what was
-    asked for was got. Every pair is on disk before the next batch is drawn. Raises RunError when the set was begun
+    asked for was got. A batch is written while the next is drawn. Raises RunError when the set was begun
     with another run, seed or settings.
     """
     model = load(run, assignments=assignments, normals=normals)
@@ -180,13 +194,14 @@ def generate_set(
     write_json(out / "lineage.json", model.folder.lineage())
     done = pairs.done()
     missing = len(set(range(count)) - done)
-    with progress("generate", count, start=count - missing) as bar:
-        for drawn, masks in model.draw(count, chosen, done=done):
+    with progress("generate", count, start=count - missing) as bar, write_behind() as write:
+        for drawn, masks in model.draw(count, chosen, done=done, say=bar.note):
             for i, index in enumerate(drawn.indices):
                 row = {"seed": drawn.seeds[i], "run": str(run), "set_seed": chosen}
                 attention = None if drawn.attention is None else drawn.attention[i]
-                pairs.add(index, drawn.image[i], drawn.part[i], masks[i], row, attention)
+                write(pairs.add, index, drawn.image[i], drawn.part[i], masks[i], row, attention)
             bar.step(len(drawn.indices))
+            bar.foretell(f"at most {missing * 7 * drawn.image[0].size / 3e6:.0f} MB on disk")
     rows = pairs.rows()
     empty = [index for index, row in rows.items() if index < count and row.get("mask_empty")]
     sheet = out / "pairs.png"

@@ -44,6 +44,35 @@ class Batch:
         }
         return Batch(**moved)
 
+    def split(self, pieces: int, schedule: Schedule | None = None) -> list[tuple["Batch", Tensor]]:
+        """The batch in about equal pieces, and of each the share (3,) that its losses have in the whole batch's."""
+        if pieces == 1:
+            return [(self, torch.ones(3, device=self.latents.device))]
+        size = -(-len(self.timesteps) // pieces)
+        paired = {"latents", "noise"}  # whose first axis is the branch
+        parts: dict[str, Any] = {
+            name: None if value is None else value.split(size, dim=1 if name in paired else 0)
+            for name, value in vars(self).items()
+        }
+        counts = range(-(-len(self.timesteps) // size))
+        rows: list[dict[str, Any]] = [{k: None if v is None else v[i] for k, v in parts.items()} for i in counts]
+        batches = [Batch(**row) for row in rows]
+        # The branches' losses are means over pairs; the inclusion's is one over what it weighs.
+        weights = [batch._inclusion_weight(schedule) for batch in batches]
+        total = torch.stack(weights).sum().clamp_min(1e-6)
+        by_pairs = [len(batch.timesteps) / len(self.timesteps) for batch in batches]
+        return [
+            (batch, torch.stack([weight.new_tensor(pairs), weight.new_tensor(pairs), weight / total]))
+            for batch, weight, pairs in zip(batches, weights, by_pairs, strict=True)
+        ]
+
+    def _inclusion_weight(self, schedule: Schedule | None) -> Tensor:
+        """What the inclusion loss divides by."""
+        if schedule is None:
+            return self.coverage.new_zeros(())
+        left = schedule.alphas_cumprod.to(self.coverage.device)[self.timesteps]
+        return (self.coverage.square() * left.view(-1, 1, 1, 1)).sum()
+
 
 def draw_batch(shots: LatentShots, settings: Settings, step: int, *, process: int = 0) -> Batch:
     """The batch of one step and process: a function of the seed, nothing else, so a resumed run repeats it."""

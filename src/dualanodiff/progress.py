@@ -21,16 +21,27 @@ class Bar:
     def __init__(self, name: str, total: int, start: int) -> None:
         self.name, self.total, self.start, self.done = name, total, start, start
         self.began = time.monotonic()
+        self.foretold = False
 
     def step(self, pieces: int = 1, **numbers: float) -> None:
         """Count finished pieces and show the named numbers beside them."""
         self.done += pieces
         self._show("  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
+    def foretell(self, more: str) -> None:
+        """Say once, when the first pieces are made, how long the rest will take, and `more`; short jobs keep quiet."""
+        left = self.seconds_left()
+        if not self.foretold and LOG_SECONDS < left < float("inf"):
+            self.note(f"{self.total - self.done} of {self.total} to go, about {duration(left)}, {more}")
+        self.foretold = True
+
     def seconds_left(self) -> float:
         """Expected from the mean speed since this job began or was resumed; infinite before the first piece."""
         made = self.done - self.start
         return (time.monotonic() - self.began) / made * (self.total - self.done) if made else float("inf")
+
+    def note(self, text: str) -> None:
+        """Say something once, in a line of its own; nothing, unless a subclass knows where."""
 
     def _show(self, numbers: str) -> None:
         """Nothing, unless a subclass knows where."""
@@ -44,6 +55,9 @@ class _TerminalBar(Bar):
         self._display = display
         self._task: TaskID = display.add_task(name, total=total, completed=start, numbers="")
 
+    def note(self, text: str) -> None:
+        self._display.console.print(f"{self.name}: {text}", highlight=False)
+
     def _show(self, numbers: str) -> None:
         self._display.update(self._task, completed=self.done, numbers=numbers)
 
@@ -54,6 +68,10 @@ class _LogBar(Bar):
     def __init__(self, name: str, total: int, start: int) -> None:
         super().__init__(name, total, start)
         self._next_line = self.began + LOG_SECONDS
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(f"{self.name}: {text}\n")
+        sys.stderr.flush()
 
     def _show(self, numbers: str) -> None:
         if time.monotonic() < self._next_line:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dualanodiff.errors import RunError
+from dualanodiff.errors import DataError, RunError
 from dualanodiff.settings import Settings, read_settings, to_toml
 from dualanodiff.storage import drop_unfinished, read_jsonl, sha256, unfinished, write_atomic, write_json, write_text
 
@@ -27,6 +27,7 @@ CHANGEABLE = {
     "train.preview_steps",
     "train.report_to",
     "train.gradient_checkpointing",
+    "train.compile",
 }
 
 
@@ -189,6 +190,22 @@ def _flat(settings: Settings) -> dict[str, Any]:
 def file_record(path: Path, role: str) -> dict[str, Any]:
     """Hash, size and role of one input file, as lineage.json lists it."""
     return {"path": str(path), "role": role, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def seen_by_base(folder: Path | None) -> list[dict[str, Any]]:
+    """Records of the pictures that an adapted base was taught, so that a run's lineage names them as well.
+
+    Empty for a base that was not adapted; DataError for a lineage that is there and cannot be read.
+    """
+    file = None if folder is None else folder / "lineage.json"
+    if file is None or not file.is_file():
+        return []
+    try:
+        records = json.loads(file.read_text(encoding="utf-8"))["files"]
+        return [{**record, "role": "base's normal"} for record in records if record["role"] == "normal"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{file}: not a readable lineage ({error}); adapt the base again into a new folder"
+        raise DataError(msg) from None
 
 
 def make_lineage(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from dualanodiff import images
 from dualanodiff.diffusion.objective import Schedule
-from dualanodiff.diffusion.sampling import SCHEDULERS, Background, Guidance, denoise_pairs
+from dualanodiff.diffusion.sampling import SCHEDULERS, Background, Guidance, PairDenoiser, denoise_pairs
 from dualanodiff.diffusion.start import start_latents
 from dualanodiff.masks.attention import AttentionRecorder
+from dualanodiff.memory import is_out_of_memory, release
 from dualanodiff.model.base import Base
 from dualanodiff.model.dual import DualUNet
+from dualanodiff.model.fixed import FixedDual
 from dualanodiff.seeds import numpy_stream, stream_seed, torch_stream
 from dualanodiff.settings import SampleSettings
 
@@ -66,6 +68,11 @@ class PairSampler:
     part_tokens: tuple[int, ...] = ()
     """Positions of the part prompt's own words, whose attention shows the defect."""
 
+    @cached_property
+    def denoiser(self) -> PairDenoiser:
+        """The dual model as it is now, made quick for many steps with the same weights and prompts."""
+        return FixedDual(self.dual) if isinstance(self.dual, DualUNet) else self.dual
+
     def draw(
         self, indices: Sequence[int], seed: int, settings: SampleSettings, *, record_attention: bool = False
     ) -> Drawn:
@@ -114,11 +121,16 @@ class PairSampler:
         signal = schedule.alphas_cumprod[int(scheduler.timesteps[first])].item()
         recorder = AttentionRecorder(self.part_tokens) if record_attention else None
         latents = denoise_pairs(
-            self.dual if recorder is None else partial(self.dual, watch=recorder.add),
+            self.denoiser if recorder is None else partial(self.denoiser, watch=recorder.add),
             scheduler,
             schedule,
             start_latents(noise, None if mean is None else mean.to(noise.device), signal),
-            Guidance(self.text[:2], self.text[2], settings.guidance_scale),
+            Guidance(
+                self.text[:2],
+                self.text[2],
+                settings.guidance_scale,
+                (settings.guidance_from, settings.guidance_until),
+            ),
             background=background,
             adjust_clean=adjust_clean,
             first=first,
@@ -163,6 +175,40 @@ class PairSampler:
         return adjust
 
 
+def draw_in_parts(
+    sampler: PairSampler,
+    indices: Sequence[int],
+    seed: int,
+    settings: SampleSettings,
+    *,
+    most: int,
+    record_attention: bool = False,
+) -> tuple[Drawn, int]:
+    """The pairs of these indices, `most` a call and fewer where memory ends; and how many a call could take."""
+    while True:
+        groups = [indices[begin : begin + most] for begin in range(0, len(indices), most)]
+        try:
+            drawn = [sampler.draw(group, seed, settings, record_attention=record_attention) for group in groups]
+            return joined(drawn), most
+        except (MemoryError, RuntimeError) as error:
+            if most == 1 or not is_out_of_memory(error):
+                raise
+        most = most // 2
+        release(sampler.text.device)
+
+
+def joined(parts: Sequence[Drawn]) -> Drawn:
+    """Several batches as one."""
+    maps = [part.attention for part in parts if part.attention is not None]
+    return Drawn(
+        tuple(index for part in parts for index in part.indices),
+        tuple(seed for part in parts for seed in part.seeds),
+        np.concatenate([part.image for part in parts]),
+        np.concatenate([part.part for part in parts]),
+        np.concatenate(maps) if maps else None,
+    )
+
+
 def defect_share(part: Tensor, key: Tensor) -> Tensor:
     """How surely each pixel of parts (B, 3, h, w) is the defect's own, (B, 1, h, w) in 0..1; 0 for an empty part.
 
@@ -177,7 +223,9 @@ def defect_share(part: Tensor, key: Tensor) -> Tensor:
 
 def schedule_of(base: Base) -> Schedule:
     """The base's noise levels and prediction type."""
-    return Schedule(base.scheduler.alphas_cumprod.float(), base.scheduler.config["prediction_type"])
+    return Schedule(
+        base.scheduler.alphas_cumprod.float().to(base.unet.device), base.scheduler.config["prediction_type"]
+    )
 
 
 def quick(settings: SampleSettings) -> SampleSettings:

@@ -22,7 +22,7 @@ from dualanodiff.storage import append_jsonl, read_jsonl, write_json, write_text
 
 FORMAT = 1
 _FILES = ("image", "part", "mask", "attention")
-_MAY_DIFFER = {"settings.sample.batch_size"}
+_MAY_DIFFER = {"settings.sample.batch_size", "settings.sample.compile"}
 # Pair i of a seed is the same picture whatever the batch it was drawn in.
 
 
@@ -219,7 +219,9 @@ class PairSet:
         before, now = _flat(old), _flat(new)
         if before.get("run_id") and before.get("run_id") == now.get("run_id"):
             now["run"] = before["run"] = ""
-        for name, value in now.items():
+        # What a set was put onto is said by those sets only.
+        for name in [*now, *(name for name in before if name.startswith("onto."))]:
+            value = now.get(name)
             if name not in _MAY_DIFFER and before.get(name) != value:
                 msg = f"{self.folder}: was begun with {name} = {before.get(name)!r}, now {value!r}; use the same, or choose another --out"
                 raise RunError(msg)

@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import tomli_w
 
 from dualanodiff.errors import SettingsError
+from dualanodiff.setting_values import check_range, parse_value
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,14 @@ class TrainSettings:
     """Recompute activations in the backward pass: less memory, about a third slower."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """Arithmetic of the frozen base: bf16 where the device has it (auto), or fp32 (no). Weights in training stay fp32."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw, or adamw8bit, whose state takes a quarter of the memory (bitsandbytes, installed by you)."""
+    compile: bool = False
+    """Compile the model first (torch.compile): minutes at the start for faster steps on a GPU; hardly any on a CPU."""
+    stop: Literal["steps", "held-out"] = "steps"
+    """When to stop: after max_train_steps, or earlier, when the loss on the last shot, which is then not learned from, falls no more."""
+    patience: int = 200
+    """Steps without a lower held-out loss after which stop=held-out ends the training."""
     checkpointing_steps: int = 500
     """Steps between resumable states; the newest two are kept."""
     preview_steps: int = 1000
@@ -101,10 +110,16 @@ class SampleSettings:
     """Denoising steps."""
     guidance_scale: float = 2.5
     """Pull towards the prompts, both branches; 1 means none and halves the cost."""
+    guidance_from: float = 0.0
+    """Share of the steps before which there is no guidance; each step without it costs half."""
+    guidance_until: float = 1.0
+    """Share of the steps after which there is no guidance."""
     scheduler: Literal["ddim", "dpmsolver++", "pndm"] = "ddim"
     """Sampler from diffusers; dpmsolver++ needs about half the steps of the others."""
     batch_size: int = 4
     """Pairs per call; a larger one is faster until memory ends."""
+    compile: bool = False
+    """Compile the model first (torch.compile): pays for thousands of pairs."""
     start: Literal["mean", "noise"] = "mean"
     """Begin from the shots' mean latent under the noise (the colours are then the shots'), or from pure noise as the paper does."""
     inclusion: float = 0.0
@@ -117,8 +132,10 @@ class OntoSettings:
 
     freedom: float = 0.6
     """Share of the denoising, at its end, in which the image may leave the good picture; before that it is held to it. More is a stronger change."""
-    begin: float = 0.15
+    begin: float = 0.3
     """Share of the denoising left out at its beginning: the part starts as a shot's shape at its place under noise. More is cheaper and nearer to the shape."""
+    inclusion: float = 0.0
+    """As sample.inclusion, which does not count here: how strongly the image is made to show what the part draws. 0 leaves it to the interaction."""
     view: Literal["auto", "whole", "crop"] = "auto"
     """What the model sees: the whole picture, a crop in which the defect is large enough to be drawn well, or auto (whole where an object is found, crop on textures)."""
     smallest: float = 0.03
@@ -196,69 +213,10 @@ class Settings:
             raise SettingsError(msg)
         group, _, key = name.rpartition(".")
         owner = getattr(self, group) if group else self
-        parsed = _parse(value, get_type_hints(type(owner))[key], f"{source}: {name}")
-        _check_range(name, parsed, source)
+        parsed = parse_value(value, get_type_hints(type(owner))[key], f"{source}: {name}")
+        check_range(name, parsed, source)
         changed = dataclasses.replace(owner, **{key: parsed})
         return dataclasses.replace(self, **{group: changed}) if group else changed
-
-
-_NOT_NEGATIVE = (
-    "model.text_rank train.lr_warmup_steps train.preview_steps train.part_weight train.inclusion_weight train.prompt_dropout "
-    "train.learning_rate train.adam_weight_decay train.max_grad_norm sample.inclusion onto.begin onto.smallest onto.collar "
-    "onto.inside onto.visible mask.threshold"
-)
-_AT_LEAST_ONE = (
-    "model.rank model.interaction_rank train.max_train_steps train.train_batch_size train.checkpointing_steps "
-    "sample.num_inference_steps sample.batch_size onto.attempts mask.minimum_area"
-)
-_MINIMUM: dict[str, float] = {
-    **dict.fromkeys(_NOT_NEGATIVE.split(), 0),
-    **dict.fromkeys(_AT_LEAST_ONE.split(), 1),
-    "data.resolution": 8,
-    "onto.freedom": 0.05,
-    "onto.tolerance": 0.01,
-}
-_MAXIMUM: dict[str, float] = {
-    **dict.fromkeys("train.prompt_dropout sample.inclusion onto.freedom onto.inside mask.threshold".split(), 1),
-    "onto.begin": 0.9,
-    "onto.smallest": 0.5,
-}
-
-
-def _check_range(name: str, value: object, source: str) -> None:
-    low, high = _MINIMUM.get(name), _MAXIMUM.get(name)
-    if isinstance(value, int | float) and low is not None and not value >= low:
-        msg = f"{source}: {name} is {value} but must be {low:g} or more"
-        raise SettingsError(msg)
-    if isinstance(value, int | float) and high is not None and not value <= high:
-        msg = f"{source}: {name} is {value} but must be {high:g} or less"
-        raise SettingsError(msg)
-
-
-def _parse(value: object, kind: Any, place: str) -> object:
-    """Turn text from the command line, or a TOML value, into the setting's own type."""
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        msg = f"{place} is {value!r} but must be one of {', '.join(get_args(kind))}"
-        raise SettingsError(msg)
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    try:
-        if kind is bool and str(value).lower() in words:
-            return words[str(value).lower()]
-        if kind is str and isinstance(value, str):
-            return value
-        if kind is int and not isinstance(value, bool) and float(str(value)) == int(float(str(value))):
-            return int(float(str(value)))
-        if kind is float and not isinstance(value, bool) and abs(float(str(value))) < float("inf"):
-            return float(str(value))
-    except (ValueError, OverflowError):
-        pass
-    msg = f"{place} is {value!r} but must be {_KIND_NAMES[kind]}"
-    raise SettingsError(msg)
-
-
-_KIND_NAMES = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
 
 
 def setting_names() -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from dualanodiff.errors import TrainingStopped
+from dualanodiff.memory import is_out_of_memory
 
 
 @contextmanager
@@ -49,8 +50,7 @@ def one_clear_line(run: Path) -> Iterator[None]:
         msg = f"{run}: the disk is full; make room and add --resume, every state written before is whole"
         raise TrainingStopped(msg) from None
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
+        if not is_out_of_memory(error):
             raise
         msg = (
             f"{run}: not enough memory; the states written before are whole. Fit into a new folder with a lower "

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,25 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_behind(most: int = 32) -> Iterator[Callable[..., None]]:
+    """A function that lets a thread make calls, one after another in the order given, while the caller goes on.
+
+    At most `most` calls wait; leaving waits for all of them. An error of one is raised at a later call, or on leaving.
+    """
+    waiting: deque[Future[object]] = deque()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+
+        def submit(work: Callable[..., object], *arguments: object) -> None:
+            while waiting and (waiting[0].done() or len(waiting) >= most):
+                waiting.popleft().result()
+            waiting.append(thread.submit(work, *arguments))
+
+        yield submit
+        for call in waiting:
+            call.result()
 
 
 def unfinished(path: Path) -> bool:

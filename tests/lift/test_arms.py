@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pytest
-from lift.small_task import PLAN, QUICK, make_pairs, write_source
 
 from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.images import read_rgb, write_png
@@ -13,6 +12,7 @@ from dualanodiff.lift.arms import read_arm, run_cell, run_types_cell
 from dualanodiff.lift.pixel_scores import METRICS
 from dualanodiff.lift.task import open_task
 from dualanodiff.storage import read_jsonl
+from lift.small_task import PLAN, QUICK, make_pairs, write_source
 
 
 @pytest.fixture
@@ -134,7 +134,11 @@ def test_a_set_without_lineage_is_refused_or_marked(task, tmp_path):
     source = write_source(tmp_path / "foreign", *make_pairs(3), None)
     with pytest.raises(DataError, match=r"has no lineage.json, so nothing proves .* add --unproved"):
         run_cell(task, "generated", 0, QUICK, {"scratch": source})
-    assert run_cell(task, "generated", 0, QUICK, {"scratch": source}, allow_unproved=True)["proved"] is False
+    words = {"cells": tmp_path / "cells.jsonl", "allow_unproved": True}
+    assert run_cell(task, "generated", 0, QUICK, {"scratch": source}, **words)["proved"] is False
+    later = write_source(source.folder, *make_pairs(3), [task.splits["scratch"].shots[0].image])
+    assert run_cell(task, "generated", 0, QUICK, {"scratch": later}, **words)["proved"] is True
+    assert len(list(read_jsonl(tmp_path / "cells.jsonl"))) == 1
 
 
 def test_a_lineage_of_weights_alone_proves_nothing(task, tmp_path):
@@ -166,14 +170,14 @@ def arms_plan(plan, **changes):
 
 
 def test_types_are_told_apart(product, tmp_path):
-    root = product(defects={"stain": 9, "scratch": 9})
+    root = product(defects={"stain": 30, "scratch": 30})
     for path in (root / "test" / "stain").iterdir():
         write_png(path, read_rgb(path)[..., ::-1].copy())  # blue patches instead of red ones
     task = open_task(root, side=32)
     cell = run_types_cell(task, "real", 0, PLAN, cells=tmp_path / "cells.jsonl")
-    assert cell["all"]["accuracy"] > 0.9
-    assert cell["by_defect"]["stain"]["accuracy"] > 0.9
-    assert cell["trained_on"]["real"] == 6
+    assert cell["all"]["accuracy"] > 0.75
+    assert cell["by_defect"]["stain"]["accuracy"] > 0.6
+    assert cell["trained_on"]["real"] == 20
     assert run_types_cell(task, "real", 0, PLAN, cells=tmp_path / "cells.jsonl") == cell
 
 

@@ -6,17 +6,19 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
-from lift.small_task import QUICK, make_pairs, write_source
 from typer.testing import CliRunner
 
 from dualanodiff.cli import app
 from dualanodiff.errors import DataError, SettingsError
+from dualanodiff.images import write_png
 from dualanodiff.lift import compare
 from dualanodiff.lift.compare import measure_lift
 from dualanodiff.lift.task import open_task
 from dualanodiff.lift.which import find_sources
 from dualanodiff.storage import read_jsonl
+from lift.small_task import QUICK, make_pairs, write_source
 
 SET = ["--set", "side=32", "--set", "widths=4,4", "--set", "steps=2", "--set", "batch=4"]
 
@@ -145,18 +147,23 @@ def test_normal_pictures_of_the_training_do_not_test(product):
 @pytest.mark.parametrize(
     ("break_it", "text"),
     [
-        (lambda root: (root / "ground_truth" / "scratch" / "003_mask.png").unlink(), r"003.png: no mask"),
+        (lambda root: (root / "ground_truth" / "scratch" / "007_mask.png").unlink(), r"007.png: no mask"),
         (
-            lambda root: shutil.copy(
-                root / "test" / "scratch" / "003.png", root / "ground_truth" / "scratch" / "003_mask.png"
-            ),
-            r"003_mask.png: full mask",
+            lambda root: write_png(root / "ground_truth" / "scratch" / "007_mask.png", np.ones((32, 32), bool)),
+            r"007_mask.png: full mask, every pixel is marked",
         ),
     ],
 )
 def test_a_held_back_picture_that_cannot_test_is_named(nut, break_it, text):
     break_it(nut)
     with pytest.raises(DataError, match=text):
+        _ = open_task(nut, side=32).tests
+
+
+def test_copies_of_one_picture_test_nothing(nut):
+    for number in range(5, 12):
+        shutil.copy(nut / "test" / "scratch" / "004.png", nut / "test" / "scratch" / f"{number:03}.png")
+    with pytest.raises(DataError, match="scratch: the held-back pictures are copies of each other"):
         _ = open_task(nut, side=32).tests
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from lift.small_task import QUICK
 
 from dualanodiff.errors import SettingsError, TrainingStopped
 from dualanodiff.lift import training
 from dualanodiff.lift.inspectors import ResNet18, UNet, anomaly_maps, focal_loss
 from dualanodiff.lift.training import PAPER, Plan, Pool, predict_maps, read_plan, train_unet
+from lift.small_task import QUICK
 
 
 def pool(count, value, *, marked):
@@ -84,7 +84,7 @@ def test_maps_do_not_depend_on_the_pictures_beside_them():
 
 
 def test_a_loss_that_is_no_number_stops_with_one_line(monkeypatch):
-    monkeypatch.setattr(training, "focal_loss", lambda logits, masks: logits.sum() * float("nan"))
+    monkeypatch.setattr(training, "focal_loss", lambda logits, _: logits.sum() * float("nan"))
     with pytest.raises(TrainingStopped, match="the inspector's loss is nan at step 0; lower its learning rate"):
         train_unet(pool(2, 200, marked=False), [[pool(2, 90, marked=True)]], QUICK, 0)
 

@@ -13,7 +13,9 @@ from tiny import WIDTH
 
 @pytest.mark.parametrize(("interaction", "background"), FORMS)
 @torch.no_grad()
-def test_multiplying_out_changes_nothing_but_rounding(unet: UNet2DConditionModel, interaction: str, background: str) -> None:
+def test_multiplying_out_changes_nothing_but_rounding(
+    unet: UNet2DConditionModel, interaction: str, background: str
+) -> None:
     latents, moments, text, back = (item if item.dtype == torch.long else item.double() for item in inputs())
     dual, _ = random_dual(unet.double(), interaction, background)
     dual.double()

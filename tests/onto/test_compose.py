@@ -88,6 +88,30 @@ def test_the_seam_falls_from_the_mask_outwards():
     assert steps[-1] == 0
 
 
+def test_a_defect_on_the_object_ends_where_the_object_does():
+    picture, window = good(), WINDOWS["whole"]
+    defective, plain, part, mask = drawn()
+    object_ = np.zeros(picture.shape[:2], bool)
+    object_[:, :110] = True
+    made = compose(picture, window, defective, plain, part, mask, KEY, collar=3, palette=GREYS, within=object_)
+    assert np.array_equal(made.image[~object_], picture[~object_])
+    assert not (made.mask & ~object_).any()
+    assert (made.drawn & ~object_).any()
+    assert (made.image[made.mask] != picture[made.mask]).any(axis=-1).mean() > 0.9
+
+
+def test_a_grey_cameras_picture_stays_grey():
+    defective, plain, part, mask = drawn()
+    tinted = defective + np.array((6, 0, -6), np.float32)
+    palette = Palette.of(np.random.default_rng(0).integers(0, 256, (5000, 3)).astype(np.uint8))
+    made = compose(good(), WINDOWS["whole"], tinted, plain, part, mask, KEY, collar=2, palette=palette)
+    assert (made.image == made.image[..., :1]).all()
+    colored = good().copy()
+    colored[0, 0] = (90, 100, 110)
+    made = compose(colored, WINDOWS["whole"], tinted, plain, part, mask, KEY, collar=2, palette=palette)
+    assert not (made.image[made.mask] == made.image[made.mask][..., :1]).all()
+
+
 def test_gain_makes_it_stronger_and_the_contrast_says_so():
     defective, plain, part, mask = drawn(-20)
     weak, strong = (
@@ -113,5 +137,7 @@ def test_colours_of_real_defects_are_left_as_they_are():
     own = np.full((4, 3), 120, np.float32)
     kept = palette.limit(colors.astype(np.float32) + 3, own)
     assert np.abs(kept - colors - 3).max() < 0.1
-    moved = palette.limit(np.array([[0, 255, 0]], np.float32), own)
+    moved = palette.limit(np.array([[0, 255, 0]], np.float32), own[:1])
     assert np.abs(moved - (0, 255, 0)).max() > 50
+    with_an_odd_one = Palette.of(np.concatenate([colors.repeat(20, axis=0), [[0, 255, 0]]]).astype(np.uint8))
+    assert np.abs(with_an_odd_one.limit(np.array([[0, 255, 0]], np.float32), own[:1]) - (0, 255, 0)).max() > 50

@@ -25,5 +25,4 @@ def autoencoder_plan(**changes: Any) -> AutoencoderPlan:
 
 def unet_plan(**changes: Any) -> UNetPlan:
     small: dict[str, Any] = {"steps": 4, "pairs": 2, "singles": 2, "channels": (32, 64), "plain_levels": 0, "rank": 4}
-    sizes = {"size": 64, "coarse_size": 32, "coarse_steps": 1}
-    return UNetPlan(**small | sizes | {"interaction_rank": 4, "save_every": 2} | changes)
+    return UNetPlan(**small | {"size": 64, "interaction_rank": 4, "save_every": 2} | changes)

@@ -14,6 +14,7 @@ from dualanodiff.pretrain.autoencoder import (
     AutoencoderPlan,
     build_autoencoder,
     draw_pictures,
+    level_output,
     rate_at,
     reconstruction_loss,
     train_autoencoder,
@@ -150,3 +151,16 @@ def test_a_decoder_trained_alone_leaves_every_latent_as_it_is(tmp_path: Path) ->
         assert all(torch.equal(one[key], two[key]) for key in one), name
     assert after.config["scaling_factor"] == before.config["scaling_factor"]
     assert not torch.equal(before.decoder.conv_out.weight, after.decoder.conv_out.weight)
+
+
+def test_a_levelled_output_fits_best_what_went_in() -> None:
+    vae = build_autoencoder(autoencoder_plan())
+    start_linear(vae, pictures())
+    shown = pictures(first=-50)
+    before = psnr(vae, shown)
+    factors, shifts = level_output(vae, shown)
+    assert max(abs(factor - 1) for factor in factors) > 0.001
+    assert psnr(vae, shown) >= before - 0.01  # psnr clips, the fit does not
+    factors, shifts = level_output(vae, shown)
+    assert factors == pytest.approx([1, 1, 1], abs=1e-3)
+    assert shifts == pytest.approx([0, 0, 0], abs=1e-3)

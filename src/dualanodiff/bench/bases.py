@@ -20,7 +20,6 @@ from dualanodiff.bench.contrast import bonds
 from dualanodiff.bench.entries import Entry, base_of, fingerprint
 from dualanodiff.bench.tasks import Task
 from dualanodiff.fit_folder import fit_folder
-from dualanodiff.fitting import base_files
 from dualanodiff.generation import generate_set
 from dualanodiff.images import read_mask, read_rgb
 from dualanodiff.judge.distribution import kid
@@ -30,6 +29,7 @@ from dualanodiff.judge.reference import Reference, read_reference
 from dualanodiff.judge.scoring import judge_source
 from dualanodiff.judge.source import open_source
 from dualanodiff.model.base import load_base
+from dualanodiff.preparing import base_files
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder
 from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_json, write_text
@@ -138,7 +138,7 @@ def _make_cell(
             out=run,
             base=base,
             shots=budget.shots,
-            assignments=assignments,
+            assignments={"train.checkpointing_steps": "50", **assignments},
             resume=True,
         )
     _, facts = RunFolder(run).load_start()

@@ -25,7 +25,7 @@ from dualanodiff.judge.networks import Distance, Network, find_distance, find_ne
 from dualanodiff.judge.reference import Reference, read_reference
 from dualanodiff.judge.scoring import judge_source
 from dualanodiff.judge.source import Source
-from dualanodiff.lift.arms import run_cell, run_types_cell
+from dualanodiff.lift.arms import read_arm, run_cell, run_types_cell
 from dualanodiff.lift.task import Task, open_task
 from dualanodiff.lift.training import Plan
 from dualanodiff.storage import append_jsonl, read_jsonl
@@ -70,6 +70,13 @@ class Protocol:
     """Also train the ResNet-18, where a data set has two defect types and more."""
     same_fit: bool = False
     """One fit, of the first seed, for all seeds."""
+
+    def __post_init__(self) -> None:
+        for arm in self.arms:
+            read_arm(arm)
+        if not self.arms:
+            msg = f"--arms: names none; inspectors learn from {', '.join(ARMS)}"
+            raise SettingsError(msg)
 
     def facts(self) -> dict[str, Any]:
         """What every cell depends on."""

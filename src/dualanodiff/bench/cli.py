@@ -122,13 +122,19 @@ def duplicates(
     ],
     as_json: JsonOption = False,
 ) -> None:
-    """Prove that no evaluation picture is among those that a base was trained on; exit 1 if one is."""
+    """Look for evaluation pictures among those that a base was trained on; exit 1 if any is suspected."""
     from dualanodiff.pretrain.duplicates import prove_apart
 
     result = prove_apart(corpus, data)
     found = result["duplicates"]
-    lines = [f"{pair['trained']} is {pair['evaluated']} ({pair['bits']} of 256 bits differ)" for pair in found]
-    lines.append(f"{len(found)} of {result['trained']} pictures are among the {result['evaluated']} to evaluate on")
+    lines = [
+        f"{pair['trained']} looks like {pair['evaluated']} ({pair['bits']} of 256 bits differ, correlation "
+        f"{pair['correlation']:.3f}); look at both, or leave the first out"
+        for pair in found
+    ]
+    lines.append(
+        f"{len(found)} of {result['trained']} pictures look like one of the {result['evaluated']} to evaluate on"
+    )
     show(result, "\n".join(lines), as_json=as_json)
     if found:
         raise typer.Exit(1)
@@ -277,3 +283,19 @@ def generators(
     show(result, "\n".join([*lines, f"As a page: {result['page']}"]), as_json=as_json)
     if result["failed"]:
         raise typer.Exit(1)
+
+
+@app.command()
+def growth(
+    out: Annotated[Path, typer.Option("--out", help="Where growth.json, growth.md and growth.svg are put.")],
+    size: Annotated[str, typer.Option("--size", help="toy, mini or sd15.")] = "mini",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 3,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time how work grows with the batch, the resolution and the number of shots."""
+    assignments = read_assignments(settings)
+    from dualanodiff.bench.growth import growth_table, measure_growth
+
+    result = measure_growth(out, size=size, rounds=rounds, assignments=assignments)
+    show(result, growth_table(result), as_json=as_json)

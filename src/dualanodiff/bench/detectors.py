@@ -14,17 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from dualanodiff.data.catalog import choose_name, find_pictures
 from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.images import read_rgb
 from dualanodiff.lift.pixel_scores import inspector_scores
 from dualanodiff.lift.task import Task
-from dualanodiff.storage import write_atomic
+from dualanodiff.storage import write_atomic, write_text
 
-ANOMALIB = {"patchcore": "Patchcore", "cfa": "Cfa", "rd4ad": "ReverseDistillation", "draem-detector": "Draem"}
-"""Detectors by our names, and what anomalib calls them."""
+
+@dataclass(frozen=True)
+class Recipe:
+    """What anomalib calls a detector, and the epochs and pictures a step of its publication."""
+
+    model: str
+    epochs: int
+    batch: int
+
+
+ANOMALIB = {
+    "patchcore": Recipe("Patchcore", 1, 32),
+    "cfa": Recipe("Cfa", 30, 4),
+    "rd4ad": Recipe("ReverseDistillation", 200, 16),
+    "draem-detector": Recipe("Draem", 700, 8),
+}
 INSTALL = "`pip install dualanodiff[anomalib]`"
 
 
@@ -83,31 +100,29 @@ def run_anomalib(name: str, task: Task, out: Path, seed: int) -> Path:
     done = out / task.category / "done"
     if done.exists():
         return out
-    data, engine_module, models = (_anomalib(part) for part in ("data", "engine", "models"))
+    data, engines, models, lightning = map(
+        _import, ("anomalib.data", "anomalib.engine", "anomalib.models", "lightning")
+    )
+    recipe = ANOMALIB[name]
+    lightning.seed_everything(seed, workers=True)
+
+    def squashed(image: Tensor) -> Tensor:
+        return F.interpolate(image[None], (task.side, task.side), mode="bilinear", antialias=True)[0]
+
+    # Plain lists of files: no part of anomalib gets to see which test pictures show a defect.
+    good = data.PredictDataset(path=task.good[0].parent, transform=squashed)
+    train = DataLoader(good, batch_size=recipe.batch, shuffle=True, collate_fn=good.collate_fn)
     with tempfile.TemporaryDirectory() as scratch:
-        _anomalib_seed(seed)
-        batch = 1 if name == "patchcore" else 8
-        folder = data.Folder(
-            name=task.category,
-            root=task.root,
-            normal_dir=task.good[0].parent.relative_to(task.root).as_posix(),
-            train_batch_size=batch,
-            eval_batch_size=batch,
-            num_workers=0,
-            test_split_mode="none",
-            val_split_mode="none",
-            seed=seed,
-        )
-        # Neither thresholds nor a scale are needed to rank pixels, and both would look at test pictures.
-        model = getattr(models, ANOMALIB[name])(post_processor=False, evaluator=False, visualizer=False)
-        engine = engine_module.Engine(default_root_dir=scratch, logger=False)
-        engine.fit(model=model, datamodule=folder)
+        # Neither thresholds nor a scale are needed to rank pixels, and both are fitted to defect pictures.
+        model = getattr(models, recipe.model)(post_processor=False, evaluator=False, visualizer=False)
+        engine = engines.Engine(default_root_dir=scratch, logger=False, max_epochs=recipe.epochs)
+        engine.fit(model=model, train_dataloaders=train)
         for path in task.tests.paths:
-            found = engine.predict(model=model, dataset=data.PredictDataset(path=path))
+            found = engine.predict(model=model, dataset=data.PredictDataset(path=path, transform=squashed))
             values = np.asarray(found[0].anomaly_map.detach().cpu().float()).squeeze()
             place = out / task.category / path.parent.name / f"{path.stem}.npy"
             write_atomic(place, lambda temporary, values=values: np.save(temporary, values))
-    done.write_text("", encoding="utf-8")
+    write_text(done, "")
     return out
 
 
@@ -129,14 +144,10 @@ def _find_map(root: Path, picture: Path) -> Path:
     return found[0]
 
 
-def _anomalib(part: str) -> Any:
+def _import(module: str) -> Any:
     try:
-        return importlib.import_module(f"anomalib.{part}")
+        return importlib.import_module(module)
     except Exception as error:  # noqa: BLE001  (torchvision, which it needs, fails in many ways)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         msg = f"anomalib cannot be imported ({reason}); install it with {INSTALL}, or give maps on disk with --maps NAME=FOLDER"
         raise SettingsError(msg) from None
-
-
-def _anomalib_seed(seed: int) -> None:
-    importlib.import_module("lightning").seed_everything(seed, workers=True)

@@ -15,8 +15,8 @@ from transformers import CLIPTextModel
 from dualanodiff.adapt import adapted_base
 from dualanodiff.bench.tasks import Task
 from dualanodiff.errors import SettingsError
-from dualanodiff.fitting import base_files
 from dualanodiff.model.base import CONFIGS, WEIGHTS, load_base
+from dualanodiff.preparing import base_files
 from dualanodiff.pretrain.adaptation import AdaptPlan
 from dualanodiff.settings import Settings, parse_assignments
 from dualanodiff.storage import sha256, write_atomic, write_json

@@ -4,16 +4,24 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dualanodiff.bench.cells import Contest, Place
 from dualanodiff.bench.detectors import Detector, maps_fingerprint, run_anomalib, score_maps
 from dualanodiff.bench.methods import Method
 from dualanodiff.bench.paper_tables import paper_table
-from dualanodiff.bench.tables import summary_tables, to_html, to_markdown
+from dualanodiff.bench.tables import Row, summary_tables, to_html, to_markdown
 from dualanodiff.errors import DualAnoDiffError
+from dualanodiff.grid import overlay, picture_grid
+from dualanodiff.judge.source import open_source
 from dualanodiff.lift.task import open_task
 from dualanodiff.storage import append_jsonl, read_jsonl, write_text
+
+SHEET_PAIRS, SHEET_SIDE = 5, 128
 
 
 def compare_generators(
@@ -35,7 +43,8 @@ def compare_generators(
     ]
     markdown, page = contest.out / "tables.md", contest.out / "tables.html"
     write_text(markdown, to_markdown(made, command))
-    write_text(page, to_html(made, command))
+    sheets = [(place.name, write_sheet(contest.out, place.name, rows)) for place in places]
+    write_text(page, to_html(made, command, [(name, file) for name, file in sheets if file]))
     return {
         "out": str(contest.out),
         "cells": len(rows),
@@ -44,6 +53,28 @@ def compare_generators(
         "page": str(page),
         "rows": rows,
     }
+
+
+def write_sheet(out: Path, place: str, rows: Sequence[Row]) -> str:
+    """One picture with the first pairs of each method and defect type; its name below `out`, "" where nobody has any."""
+    lines: list[list[np.ndarray]] = []
+    captions: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        for defect, folder in row.get("sets", {}).items() if row["data"] == place else ():
+            if (row["method"], defect) in seen or not Path(folder).is_dir():
+                continue
+            seen.add((row["method"], defect))
+            source = open_source(Path(folder), category=place, defect=defect)
+            some = replace(source, pairs=source.pairs[:SHEET_PAIRS])
+            pairs = zip(some.images(SHEET_SIDE), some.masks(SHEET_SIDE), strict=True)
+            lines.append([picture for image, mask in pairs for picture in (image, overlay(image, mask))])
+            captions.append(f"{row['method']}: {defect}")
+    if not lines:
+        return ""
+    file = out / "sheets" / f"{place}.png"
+    picture_grid(lines, ["image", "mask on image"] * SHEET_PAIRS, file, captions=captions)
+    return file.relative_to(out).as_posix()
 
 
 def _detector_rows(contest: Contest, detectors: Sequence[Detector], place: Place) -> list[dict[str, Any]]:

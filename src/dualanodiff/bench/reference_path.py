@@ -6,6 +6,7 @@ compute the same; rows alternate [image, part] of each pair, negative before pos
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from dualanodiff.diffusion.objective import Schedule
 from dualanodiff.diffusion.sampling import SCHEDULERS
 from dualanodiff.latents import background_picture
 from dualanodiff.model.base import Base
-from dualanodiff.model.dual import Call, DualLayer, DualUNet
+from dualanodiff.model.dual import Call, DualLayer, DualUNet, attend, split_heads
 from dualanodiff.model.interaction import Interaction
 from dualanodiff.model.linear import BranchLoRA
 from dualanodiff.model.prompts import TextAdapter
@@ -42,8 +43,7 @@ class PlainLayer(nn.Module):
         query = _project(layer.to_q, attn.to_q, x, branches)
         key = _project(layer.to_k, attn.to_k, source, branches)
         value = _project(layer.to_v, attn.to_v, source, branches)
-        heads = [rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for rows in (query, key, value)]
-        mixed = F.scaled_dot_product_attention(*heads, scale=attn.scale).transpose(1, 2).flatten(2)
+        mixed = attend(split_heads(query, attn), split_heads(key, attn), split_heads(value, attn), attn)
         y = _project(layer.to_out, attn.to_out[0], mixed, branches)  # type: ignore[index]
         if alone:
             if layer.background is not None:
@@ -52,7 +52,7 @@ class PlainLayer(nn.Module):
         return y if layer.interaction is None else _interact(layer.interaction, y)
 
 
-def _project(update: BranchLoRA, frozen: nn.Module, x: Tensor, branches: int) -> Tensor:
+def _project(update: BranchLoRA, frozen: Any, x: Tensor, branches: int) -> Tensor:
     """The frozen projection and its update, branch by branch."""
     results = [
         frozen(x[branch::branches]) + F.linear(F.linear(x[branch::branches], update.down[branch]), update.up[branch])
@@ -76,7 +76,9 @@ def _interact(module: Interaction, y: Tensor) -> Tensor:
 class PlainPath:
     """Training steps and pairs by the plain path, on the weights of a dual model and its text adapter."""
 
-    def __init__(self, base: Base, dual: DualUNet, text: TextAdapter, schedule: Schedule, prompts: Sequence[str]) -> None:
+    def __init__(
+        self, base: Base, dual: DualUNet, text: TextAdapter, schedule: Schedule, prompts: Sequence[str]
+    ) -> None:
         self.base, self.dual, self.text, self.schedule = base, dual, text, schedule
         self.prompts = list(prompts)
         self.features: dict[str, Tensor] = {}
@@ -143,7 +145,13 @@ class PlainPath:
 
     @torch.inference_mode()
     def draw(
-        self, noise: Tensor, *, steps: int, scale: float, sampler: str = "pndm", background: tuple[Tensor, Tensor] | None = None
+        self,
+        noise: Tensor,
+        *,
+        steps: int,
+        scale: float,
+        sampler: str = "pndm",
+        background: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """One pair's clean latents (2, c, h, w) from noise of that shape; `background` is clean latents and their noise."""
         text = self.text.embed(["", "", *self.prompts[:2]]).unflatten(0, (2, 2)).transpose(0, 1)

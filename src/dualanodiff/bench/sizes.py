@@ -1,6 +1,7 @@
 """Bases to time: the shipped one, and random weights in the shapes of a toy and of Stable Diffusion 1.5."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,11 +54,14 @@ def _unet(size: str) -> UNet2DConditionModel:
 
 
 def _vae(size: str) -> AutoencoderKL:
+    widths: Any
     widths, side = ((128, 256, 512, 512), 512) if size == "sd15" else ((8, 8, 16, 16), 64)
+    down: Any = ("DownEncoderBlock2D",) * 4  # whose types are tuples of one
+    up: Any = ("UpDecoderBlock2D",) * 4
     return AutoencoderKL(
         block_out_channels=widths,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
+        down_block_types=down,
+        up_block_types=up,
         layers_per_block=2 if size == "sd15" else 1,
         latent_channels=4,
         norm_num_groups=32 if size == "sd15" else 4,

@@ -14,7 +14,7 @@ from dualanodiff import __version__
 from dualanodiff.bench.reference_path import PlainPath
 from dualanodiff.bench.sizes import noise_shots, size_base
 from dualanodiff.bench.stopwatch import Arm, compare
-from dualanodiff.data.shots import part_target
+from dualanodiff.data.shots import Shot, part_target
 from dualanodiff.fitting import Fit, recommended
 from dualanodiff.images import write_png
 from dualanodiff.model.base import Base
@@ -44,23 +44,16 @@ class Bench:
         self.shots = noise_shots(SHOTS, self.side)
         normal = folder / "normal.png"
         write_png(normal, self.shots[0].image)
-        self.exact = self._fit(copy.deepcopy(base), settings.updated({"train.mixed_precision": "no"}, "bench"), folder, normal)
-        self.default = self._fit(copy.deepcopy(base), settings, folder, normal)
+        exact = settings.updated({"train.mixed_precision": "no"}, "bench")
+        normals = [normal] if background != "none" else []
+        self.exact = build_fit(self.shots, copy.deepcopy(base), exact, folder, normals)
+        self.default = build_fit(self.shots, copy.deepcopy(base), settings, folder, normals)
         fit = self.exact
         self.settings, self.device = settings, fit.device
         model, prompts = fit.pair_model, fit.pair_model.prompts[:2]
         self.plain = PlainPath(fit.base, model.dual, model.text, fit.schedule, prompts)
         self.plain_optimizer = torch.optim.AdamW([p for p in model.parameters() if p.numel()], lr=1e-5)
         self.parts = [part_target(shot.image, shot.mask, GREY) for shot in self.shots]
-
-    def _fit(self, base: Base, settings: Settings, folder: Path, normal: Path) -> Fit:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if wants_bf16(settings, device):
-            nn.Module.to(base.unet, torch.bfloat16)
-        normals = [normal] if settings.model.background != "none" else []
-        fit = Fit(self.shots, base, RunFolder(Path(tempfile.mkdtemp(dir=folder))), settings, normals)
-        fit.encode()
-        return fit
 
     def plain_step(self, turn: int) -> None:
         """One optimiser step of the plain path."""
@@ -114,8 +107,19 @@ class Bench:
 
     @staticmethod
     def _draw(fit: Fit, turn: int, settings: SampleSettings) -> None:
+        """One call; the model is made quick anew, which a set's many calls do once."""
         first = 1000 * turn
         fit.sampler().draw(range(first, first + settings.batch_size), 0, settings)
+
+
+def build_fit(shots: Sequence[Shot], base: Base, settings: Settings, folder: Path, normals: Sequence[Path]) -> Fit:
+    """A fit whose next step can be timed, in the precision that its settings ask for."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wants_bf16(settings, device):
+        nn.Module.to(base.unet, torch.bfloat16)
+    fit = Fit(shots, base, RunFolder(Path(tempfile.mkdtemp(dir=folder))), settings, normals)
+    fit.encode()
+    return fit
 
 
 def measure_speed(

@@ -1,17 +1,14 @@
 """Several ways of doing the same work, timed in turn: seconds, ratios within a round, peak memory."""
 
-import ctypes
-import gc
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+
+from dualanodiff.memory import forget_peak, in_use, peak
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ def compare(arms: Sequence[Arm], *, rounds: int, device: torch.device) -> dict[s
         for arm in arms if turn % 2 else arms[::-1]:
             if turn == rounds - 1:
                 forget_peak(device)
-            before = resident(device)
+            before = in_use(device)
             spent = timed(lambda arm=arm, turn=turn: arm.work(turn + 1), device) / arm.pieces
             if turn >= 0:
                 seconds[arm.name].append(spent)
@@ -65,33 +62,3 @@ def timed(work: Callable[[], object], device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def forget_peak(device: torch.device) -> None:
-    """Give free memory back and begin to look for the peak anew."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident(device: torch.device) -> int | None:
-    """Bytes in use now; None where the system does not say."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
-
-
-def peak(device: torch.device) -> int | None:
-    """The most bytes in use since `forget_peak`."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
-
-
-def _status(name: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), None)

@@ -33,12 +33,14 @@ class Metric:
 
 
 def lift_metric(title: str, name: str, arm: str) -> Metric:
-    """A score of the inspector under one arm, in percent; methods that are an arm themselves have theirs."""
+    """A score of the inspector under one arm, in percent; the real shots alone stand in both columns, other methods without a set in the first."""
 
     def find(row: Row) -> float | None:
         arms = row["lift"]
-        own = next(iter(arms.values())) if len(arms) == 1 and not row["judged"] and arm == "generated" else {}
-        return arms.get(arm, own).get(name)
+        if arm in arms or row["judged"] or len(arms) != 1:
+            return arms.get(arm, {}).get(name)
+        [(own, scores)] = arms.items()
+        return scores.get(name) if arm == "generated" or own == "real" else None
 
     return Metric(title, find, 100.0, best=1)
 
@@ -100,7 +102,8 @@ def summary_tables(rows: Sequence[Row], methods: Sequence[str], places: Sequence
         {str(found[key]) for row in rows for found in row["judged"].values() for key in ("network", "distance")}
     )
     standard = all(found["standard"] for row in rows for found in row["judged"].values())
-    over = f"Mean over {', '.join(places)}; ± is the spread over seeds {', '.join(map(str, seeds))}."
+    spread = f"± is the spread over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "one seed, so no spread"
+    over = f"Mean over {', '.join(places)}; {spread}."
     by = f"KID and IC distance by {', '.join(networks) or 'no network'}"
     notes = [
         f"{over} Inspectors are trained on generated pairs only, but for 'with the shots'.",
@@ -164,8 +167,8 @@ def to_markdown(tables: Sequence[Table], command: str) -> str:
     return "\n".join(parts)
 
 
-def to_html(tables: Sequence[Table], command: str) -> str:
-    """A page of its own with all tables."""
+def to_html(tables: Sequence[Table], command: str, sheets: Sequence[tuple[str, str]] = ()) -> str:
+    """A page of its own with all tables, and sheets of pictures as (title, file beside the page)."""
     body = [f"<pre>{html.escape(command)}</pre>"]
     for table in tables:
         body.append(f"<h2>{html.escape(table.title)}</h2><table>")
@@ -173,9 +176,11 @@ def to_html(tables: Sequence[Table], command: str) -> str:
         for row in table.rows:
             body.append("<tr>" + "".join(_html_cell(text) for text in row) + "</tr>")
         body.append("</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in table.notes))
+    for title, file in sheets:
+        body.append(f'<h2>{html.escape(title)}</h2><img src="{html.escape(file)}" alt="{html.escape(title)}">')
     style = (
         "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em}"
-        "table{border-collapse:collapse}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
+        "table{border-collapse:collapse}img{max-width:100%}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
         "td:first-child,th:first-child{text-align:left}"
     )
     head = f'<meta charset="utf-8"><title>Generators compared</title><style>{style}</style>'

@@ -40,12 +40,16 @@ class Guidance:
     """(tokens, width): the empty prompt, the negative of both branches."""
     scale: float
     """1 means no guidance, and half the cost."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Shares of the steps between which it is applied; outside a step costs half."""
+
+    def applies(self, progress: float) -> bool:
+        """Whether a step is guided, `progress` running from 0 at the first to 1 at the last."""
+        return self.scale != 1 and self.interval[0] <= progress <= self.interval[1]
 
     def rows(self) -> Tensor:
-        """Prompts of one call, (2, 1 or 2, tokens, width), negative first; the pairs of a call share them."""
+        """Prompts of a guided call, (2, 2, tokens, width), negative first; the pairs of a call share them."""
         positive = self.text[:, None]
-        if self.scale == 1:
-            return positive
         return torch.cat([self.empty[None, None].expand_as(positive), positive], dim=1)
 
 
@@ -77,24 +81,30 @@ def denoise_pairs(
     `dtype`, the scheduler works in float32.
     """
     pairs = latents.shape[1]
-    text = guidance.rows().to(latents.device, dtype)
+    both = guidance.rows().to(latents.device, dtype)
+    # The same tensors at every step, so that a model may keep what it makes of them.
+    prompts, own = {True: both, False: both[:, 1:]}, both[0, 1:]
     steps = scheduler.timesteps
+    moved = steps.to(latents.device)  # at once: a copy at every step would make the device wait
     for i, moment in enumerate(steps[first:], start=first):
-        timesteps = moment.to(latents.device).expand(pairs)
-        inputs = latents if guidance.scale == 1 else latents.repeat(1, 2, 1, 1, 1)
+        timesteps = moved[i].expand(pairs)
+        progress = i / max(1, len(steps) - 1)
+        guided = guidance.applies(progress)
+        inputs = latents.repeat(1, 2, 1, 1, 1) if guided else latents
         extra: dict[str, Any] = {}
         if background is not None:
             times = timesteps[: background.latents.shape[0]]
             noised = schedule.add_noise(background.latents, background.noise, times)
             # Always the image's own prompt: the background is the same for the negative and the positive rows.
-            extra = {"background": noised.to(dtype), "background_text": text[0, -1:]}
-        predicted = model(inputs.to(dtype), timesteps.repeat(inputs.shape[1] // pairs), text, **extra).float()
-        if guidance.scale != 1:
+            extra = {"background": noised.to(dtype), "background_text": own}
+        moments = timesteps.repeat(inputs.shape[1] // pairs)
+        predicted = model(inputs.to(dtype), moments, prompts[guided], **extra).float()
+        if guided:
             negative, positive = predicted.chunk(2, dim=1)
             predicted = negative + guidance.scale * (positive - negative)
         if adjust_clean is not None:
             clean = schedule.clean_from(latents, predicted, timesteps)
-            clean = adjust_clean(clean, i / max(1, len(steps) - 1))
+            clean = adjust_clean(clean, progress)
             predicted = schedule.prediction_from(latents, clean, timesteps)
         flat = scheduler.step(predicted.flatten(0, 1), moment, latents.flatten(0, 1)).prev_sample
         latents = flat.view_as(latents)

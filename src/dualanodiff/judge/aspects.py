@@ -23,6 +23,12 @@ from dualanodiff.masks.saliency import NO_OBJECT, object_mask
 ASPECTS = ("valid", "realistic", "aligned", "on_object")
 QUANTILE = 0.02
 """The share of real defects that may fail each threshold."""
+_SLACK = 0.2
+"""Real defects are taken to vary at least this much, however alike the few known ones are."""
+REAL = 0.5
+"""The threshold of realism, whose scale is fitted to the real pictures."""
+_STRICTEST = 0.6
+"""Nothing is unreal that is not this much farther off than usual: 1 / 0.6 times."""
 _PLACE = 15.0
 """How much places count on products that always lie alike."""
 _CELLS = 200
@@ -37,11 +43,11 @@ def calibrate(real: Sequence[float], controls: Sequence[float] = (), quantile: f
     The fewer are known, the lower it is laid below what they reached. Where controls stay below that, all but the same
     share, it is laid a quarter of the way from these to the real ones: there are many controls and few shots.
 
-    >>> calibrate([0.9, 0.9, 0.9], controls=[0.5])
-    0.6
+    >>> calibrate([0.9, 0.9, 0.9, 0.9], controls=[0.4])
+    0.5
     """
     middle, low = np.median(real), np.quantile(real, quantile)
-    bound = low - (middle - low) / np.sqrt(len(real))
+    bound = low - max(middle - low, _SLACK) / np.sqrt(len(real))
     if len(controls) and (high := np.quantile(controls, 1 - quantile)) < bound:
         bound = high + (bound - high) / 4
     return round(float(np.clip(bound, 0.01, 1.0)), 4)
@@ -60,8 +66,12 @@ class Aspects:
 class Gauge:
     """Measures pairs of one product against its good pictures uint8 (s, s, 3) and its real defects."""
 
-    def __init__(self, normals: Sequence[np.ndarray], shots: Sequence[Shot]) -> None:
+    def __init__(
+        self, normals: Sequence[np.ndarray], shots: Sequence[Shot], doubles: Sequence[frozenset[int]] | None = None
+    ) -> None:
+        """`doubles` are for each shot the indices of all that show its defect, itself among them."""
         self.shots = list(shots)
+        self._doubles = doubles or [frozenset({i}) for i in range(len(shots))]
         self.good = self._look(normals)
         # Where parts lie alike, any mask on the part would seem right against a plain ground.
         spare = np.mean(self.good.spare, axis=0)
@@ -71,8 +81,9 @@ class Gauge:
         self.changes = [self.good.change(shot.image) for shot in self.shots]
         """Change maps of the shots."""
         self._defects = [self._inside(shot.image, shot.mask) for shot in self.shots]
-        self._banks: dict[int | None, Memory | None] = {}
-        self._usual_strangeness = float(np.median([self._strangeness(x, i) for i, x in enumerate(self._defects)]))
+        self._banks: dict[frozenset[int], Memory | None] = {}
+        strange = [self._strangeness(x, self._doubles[i]) for i, x in enumerate(self._defects)]
+        self._usual_strangeness = float(np.median([each for each in strange if each > 0] or [0.0]))
         self._usual_rest = float(np.median([change.mean() for change in self.good.spare]))
         whole = np.zeros(normals[0].shape[:2], bool)
         textures = np.array([_texture(rgb, ~whole) for rgb in normals])
@@ -80,16 +91,16 @@ class Gauge:
         self._powers = np.ones(3)
         real = np.array(
             [
-                self._likeness(shot.image, shot.mask, self.changes[i], x, i)
+                self._likeness(shot.image, shot.mask, self.changes[i], x, self._doubles[i])
                 for i, (shot, x) in enumerate(zip(self.shots, self._defects, strict=True))
             ]
         )
         good = np.array(
             [self._like_good(rgb, whole, change) for rgb, change in zip(normals[::4], self.good.spare, strict=True)]
         )
-        bounds = [calibrate(real[:, 0]), *(calibrate([*real[:, i + 1], *good[:, i]]) for i in range(2))]
-        self._powers = np.log(0.5) / np.log(np.clip(bounds, 0.02, 0.9))
-        """What makes 0.5 of the least that is expected of real pictures, for each part of realism."""
+        bounds = [_least(real[:, 0]), *(_least(np.append(real[:, i + 1], good[:, i])) for i in range(2))]
+        self._powers = np.log(0.5) / np.log(np.clip(bounds, 0.02, _STRICTEST))
+        """What makes REAL of the least that is expected of real pictures, for each part of realism."""
         objects = [object_mask(rgb, None) for rgb in normals[:: max(1, len(normals) // _LOOKS)]]
         found = [mask for mask, source in objects if not source.endswith(NO_OBJECT)]
         self._object = np.mean(found, axis=0) > 0.5 if 2 * len(found) > len(objects) else None
@@ -127,15 +138,15 @@ class Gauge:
         for opinion in opinions:
             aligned *= (1 + opinion) / 2
         cells = self._inside(image, mask)
-        realistic = self._realistic(image, mask, change, cells, None)
+        realistic = self._realistic(image, mask, change, cells, frozenset())
         return Aspects(self.valid(change, mask), realistic, aligned, self.on_object(image, mask))
 
     def measure_shot(self, index: int) -> Aspects:
-        """The aspects of a shot, judged as if it were not one of the shots."""
+        """The aspects of a shot, judged as if it and its doubles were not among the shots."""
         shot, change = self.shots[index], self.changes[index]
         return Aspects(
             self.valid(change, shot.mask),
-            self._realistic(shot.image, shot.mask, change, self._defects[index], index),
+            self._realistic(shot.image, shot.mask, change, self._defects[index], self._doubles[index]),
             self.aligned(change, shot.mask),
             self.on_object(shot.image, shot.mask),
         )
@@ -171,22 +182,22 @@ class Gauge:
         cells = described[cells_of(mask, described.shape[0])]
         return cells[np.linspace(0, len(cells) - 1, min(_CELLS, len(cells))).round().astype(int)]
 
-    def _strangeness(self, cells: np.ndarray, without: int | None) -> float:
+    def _strangeness(self, cells: np.ndarray, without: frozenset[int]) -> float:
         """Mean distance of a defect's descriptors from the nearest of the shots' defects; 0 where there is no shot."""
         if without not in self._banks:
-            kept = [each for i, each in enumerate(self._defects) if i != without]
+            kept = [each for i, each in enumerate(self._defects) if i not in without]
             self._banks[without] = Memory(np.concatenate(kept)) if kept else None
         bank = self._banks[without]
         return float(bank.distances(cells).mean()) if bank else 0.0
 
     def _realistic(
-        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: int | None
+        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: frozenset[int]
     ) -> float:
         """The weakest part of realism: 1 as usual for real pictures, 0.5 the least that is expected of them."""
         return float((self._likeness(image, mask, change, cells, without) ** self._powers).min())
 
     def _likeness(
-        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: int | None
+        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: frozenset[int]
     ) -> np.ndarray:
         """How like real ones: the defect, the places and the texture away from it; 1 as usual, 0.5 twice as far off."""
         return np.array(
@@ -201,6 +212,12 @@ class Gauge:
         mean, spread = self._usual_texture
         away = float(np.abs((_texture(image, rest) - mean) / spread).max())
         return _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05), _ratio(2.0, away)
+
+
+def _least(likeness: np.ndarray) -> float:
+    """The likeness expected of one more real picture: as far below the lowest known as this is below the middle."""
+    low = float(np.quantile(likeness, QUANTILE))
+    return low * low / max(float(np.median(likeness)), 1e-6)
 
 
 def _strength(change: np.ndarray, mask: np.ndarray) -> float:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from dualanodiff.seeds import torch_stream
+
 # (repeats, kernel, stride, expansion, channels) of the seven stages.
 _LITE0 = (
     (1, 3, 1, 1, 16),
@@ -164,11 +166,15 @@ def stlpips_alex() -> Perceptual:
 
 
 class EncoderLevels(nn.Module):
-    """What an autoencoder's encoder sees at each of its resolutions."""
+    """What an autoencoder's encoder sees at each of its resolutions, in units of what it sees in brown noise."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, side: int) -> None:
         super().__init__()
         self.encoder = vae.encoder
+        with torch.no_grad():
+            for i, level in enumerate(self.levels(brown_noise(side))):
+                self.register_buffer(f"size{i}", level.square().mean().sqrt().clamp_min(1e-6))
+                self.register_buffer(f"deviation{i}", level.std((2, 3), correction=0).mean(0).clamp_min(1e-6))
 
     def levels(self, rgb: Tensor) -> list[Tensor]:
         """Maps (b, c, h, w) after each down block and after the middle."""
@@ -182,20 +188,28 @@ class EncoderLevels(nn.Module):
         return levels
 
     def pooled(self, rgb: Tensor) -> Tensor:
-        """Mean and deviation over the picture of each channel of each level, (b, d), of about unit size.
+        """Mean, and logarithm of the deviation, over the picture of each channel of each level: (b, d).
 
-        A place's channels are first brought to a mean square of 1, so that no level and no training outweighs another.
+        The logarithm sees what most often is wrong with a generated picture: that it is a little too smooth.
         """
         parts: list[Tensor] = []
-        for level in self.levels(rgb):
-            unit = level / (level.square().mean(1, keepdim=True).sqrt() + _EPS)
-            parts += [unit.mean((2, 3)), unit.std((2, 3), correction=0)]
+        for i, level in enumerate(self.levels(rgb)):
+            size, deviation = self.get_buffer(f"size{i}"), self.get_buffer(f"deviation{i}")
+            parts += [level.mean((2, 3)) / size, (level.std((2, 3), correction=0) / deviation + 1e-3).log()]
         return torch.cat(parts, 1)
 
     def embedded(self, rgb: Tensor) -> Tensor:
         """Embeddings (b, D) as `Perceptual` makes them, all channels weighing the same."""
         levels = self.levels(rgb)
         return joined(levels, [level.new_ones(level.shape[1]) for level in levels])
+
+
+def brown_noise(side: int, count: int = 4) -> Tensor:
+    """Always the same coloured noise (count, 3, side, side) in [-1, 1], with about the spectrum of photographs."""
+    white = torch.randn((count, 3, side, side), generator=torch_stream(0, "judge", "brown noise"))
+    frequency = torch.hypot(torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)).clamp_min(1 / side)
+    noise = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=(side, side))
+    return (noise / noise.std() * 0.4).clamp(-1, 1)
 
 
 def resized(rgb: Tensor, side: int) -> Tensor:

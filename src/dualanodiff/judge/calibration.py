@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from scipy import ndimage
 
 from dualanodiff.data.catalog import pick
 from dualanodiff.errors import DataError
@@ -14,6 +15,7 @@ from dualanodiff.judge.reference import Reference
 from dualanodiff.judge.scoring import Scores, score
 from dualanodiff.masks.saliency import object_mask
 from dualanodiff.progress import progress
+from dualanodiff.seeds import numpy_stream
 
 _T = TypeVar("_T")
 Case = tuple[np.ndarray, np.ndarray]
@@ -21,7 +23,7 @@ Case = tuple[np.ndarray, np.ndarray]
 
 
 def check_reference(reference: Reference, data: Path, *, most: int = 30) -> dict[str, Any]:
-    """How many real held-out defects pass each check, and how many of five kinds of pairs that must not.
+    """How many real held-out defects pass each check, and how many of the kinds of pairs that must not.
 
     `most` cases of each kind are taken. Returns thresholds, and for each kind its pairs and the share that passes each
     aspect, is no copy, and passes all. Raises DataError where nothing is held out.
@@ -51,7 +53,7 @@ def check_reference(reference: Reference, data: Path, *, most: int = 30) -> dict
 def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dict[str, list[Case]]:
     """Cases by kind: real defects that were held out, and pairs with something wrong with them."""
     real = [(shot.image, shot.mask) for shot in _spread(reference.held_out, most)]
-    masks = [mask for _, mask in real]
+    masks, blur = [mask for _, mask in real], 1.5 * reference.side / 128
     kinds = {
         "held-out real": real,
         "good picture, real mask": [(good[i % len(good)], mask) for i, mask in enumerate(masks)],
@@ -60,21 +62,33 @@ def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dic
         ],
         "empty mask": [(image, np.zeros_like(mask)) for image, mask in real[:3]],
         "mask off the object": [case for image, mask in real if (case := _off(image, mask)) is not None],
+        "blurred picture": [(ndimage.gaussian_filter(image, (blur, blur, 0)), mask) for image, mask in real],
+        "defect of noise": [(_noisy(image, mask, i), mask) for i, (image, mask) in enumerate(real)],
         "copy of a shot": [turned((shot.image, shot.mask), i) for i, shot in enumerate(_spread(reference.shots, most))],
     }
     return {name: cases for name, cases in kinds.items() if cases}
 
 
 def turned(case: Case, turn: int) -> Case:
-    """The same pair in another of eight turns, moved by some pixels over its border."""
-    shift = max(1, case[1].shape[0] // 20)
+    """The same pair in another of eight turns and moved by some pixels, cut where it leaves the picture."""
+    image, mask = case
+    shift = max(1, mask.shape[0] // 20)
+    moved = np.zeros_like(mask)
+    moved[shift:, :-shift] = mask[:-shift, shift:]
+    if moved.any():
+        mask, image = moved, np.pad(image, [(shift, 0), (0, shift), (0, 0)], mode="reflect")[:-shift, shift:]
 
-    def move(pixels: np.ndarray) -> np.ndarray:
-        padded = np.pad(pixels, [(shift, 0), (0, shift)] + [(0, 0)] * (pixels.ndim - 2), mode="reflect")
-        out = np.rot90(padded[:-shift, shift:], turn % 4)
+    def turn_it(pixels: np.ndarray) -> np.ndarray:
+        out = np.rot90(pixels, turn % 4)
         return np.ascontiguousarray(out if turn % 8 < 4 else out[:, ::-1])
 
-    return move(case[0]), move(case[1])
+    return turn_it(image), turn_it(mask)
+
+
+def _noisy(image: np.ndarray, mask: np.ndarray, index: int) -> np.ndarray:
+    """The picture with coloured noise in place of its defect."""
+    noise = numpy_stream(0, "noise", index).integers(0, 256, image.shape, np.uint8)
+    return np.where(mask[..., None], noise, image)
 
 
 def _off(image: np.ndarray, mask: np.ndarray) -> Case | None:

@@ -169,5 +169,6 @@ def _render(result: Mapping[str, Any]) -> str:
         lines.append(
             f"{result['good']} of {result['pairs']} pairs pass everything; {result['copies']} are copies of a shot"
         )
+    lines += [f"not at hand: {reason}" for reason in result["not_at_hand"]]
     lines += [f"warning: {warning}" for warning in result["warnings"]]
     return "\n".join([*lines, f"Each pair beside its nearest shot, the worst first: {result['page']}"])

@@ -99,8 +99,9 @@ def evaluate_set(
     made = source.images(side)
     _look_for_copies(source, made, found, report)
     _look_at_sizes(source, side, report)
-    compare(made, found, find_network(network, weights, cache=cache), report)
-    diversity = spread_out(made, found, find_distance(distance, weights, cache=cache), report)
+    nets = find_network(network, weights, cache=cache), find_distance(distance, weights, cache=cache)
+    compare(made, found, nets[0], report)
+    diversity = spread_out(made, found, nets[1], report)
     scores, aspects = _aspects(source, real, found, shots, report)
     result = {
         "dualanodiff": __version__,
@@ -117,6 +118,7 @@ def evaluate_set(
         "metrics": report.metrics,
         **aspects,
         "warnings": report.warnings,
+        "not_at_hand": [reason for net in nets for reason in net.left_out],
         "each": [
             {
                 "name": pair.name,
@@ -242,8 +244,9 @@ def _diversity(made: Sequence[np.ndarray], shots: Sequence[np.ndarray], distance
     file = distance.cache / f"{key}.json"
     if file.is_file():
         with contextlib.suppress(ValueError, TypeError):  # damaged, and made again
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            return Diversity(**{key: tuple(item) if isinstance(item, list) else item for key, item in kept.items()})
+            kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            lists = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
+            return Diversity(**kept | lists)
     found = cluster_diversity(distance.embeddings(made), torch.cat(list(distance.embeddings(shots))))
     write_json(file, asdict(found))
     return found

@@ -2,7 +2,7 @@
 
 The defect's area, if it is small with some of its surroundings, is laid over every shot's defect, in eight turns and at every
 shift, and compared by normalised correlation of lightness, freed of slow shades: brightness and contrast do not count.
-The search runs at half size by FFT; the best few are measured again at full size.
+The search runs at half size (64 px at least) by FFT; the best few are measured again at full size.
 """
 
 from collections.abc import Sequence
@@ -21,11 +21,20 @@ _AREA, _REACH = 0.018, 8
 like any other), and how far these reach at most, in 1/128 of the side."""
 _MEETS = 0.3
 """Share of the compared area that must lie on the shot's defect: likeness of plain background is no copy."""
-_FINALISTS, _TURNS = 4, 8
-_FLAT = 1e-3
+_FINALISTS = 10
+_COARSE = 64
+"""Pixels a side of the search, at least."""
+_SCALES = (1.0, 0.9, 0.8)
+"""A crop that was enlarged again is compared at its old size."""
+_WAYS = [(scale, turn) for scale in _SCALES for turn in range(8)]
+_FLAT = 0.05
 """Variance, in squares of Lab units, of an area that shows nothing to compare."""
 _LOWEST, _HIGHEST = 0.8, 0.95
 """Below the first nothing is a copy; from the second on everything is: copies through blur and noise keep 0.96."""
+
+_DOUBLE = 0.85
+"""Rough similarity from which two shots are taken to show one and the same defect: on real ones, doubles had 0.86 to 0.99 and
+others 0.83 at most."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,8 @@ class Originals:
     def __init__(self, shots: Sequence[Shot]) -> None:
         self.shots = list(shots)
         images, masks = [shot.image for shot in shots], [shot.mask for shot in shots]
-        half = images[0].shape[0] // 2
+        self._sides = max(_COARSE, images[0].shape[0] // 2), images[0].shape[0]
+        half = self._sides[0]
         self._full = _Originals(images, masks)
         self._half = _Originals([resize_rgb(rgb, half) for rgb in images], [resize_mask(mask, half) for mask in masks])
 
@@ -50,6 +60,13 @@ class Originals:
     def baseline(self) -> list[float]:
         """Similarity of each shot to the nearest of the others: what chance and the product itself bring about."""
         return [self.nearest(shot.image, shot.mask, without=i).similarity for i, shot in enumerate(self.shots)]
+
+    @cached_property
+    def doubles(self) -> list[frozenset[int]]:
+        """For each shot itself and all others that show the same defect: one part photographed several times."""
+        found = [self._search(shot.image, shot.mask, range(len(self.shots))).max(0) for shot in self.shots]
+        alike = np.maximum(found, np.transpose(found))
+        return [frozenset(np.flatnonzero(row >= _DOUBLE).tolist()) | {i} for i, row in enumerate(alike)]
 
     @cached_property
     def threshold(self) -> float:
@@ -66,16 +83,25 @@ class Originals:
         others = [i for i in range(len(self.shots)) if i != without]
         if not mask.any() or not others:
             return Nearest("", 0.0)
-        half = image.shape[0] // 2
-        coarse = _Patch(resize_rgb(image, half), resize_mask(mask, half))
-        rough = np.stack([self._half.similarities(coarse.turned(turn), others) for turn in range(_TURNS)])
-        fine, best = _Patch(image, mask), Nearest("", 0.0)
+        rough, fine, best = self._search(image, mask, others), _patches(image, mask, self._sides[1]), Nearest("", 0.0)
         for place in rough.argsort(axis=None)[::-1][:_FINALISTS]:
-            turn, i = divmod(int(place), len(others))
-            [found] = self._full.similarities(fine.turned(turn), [others[i]])
+            way, i = divmod(int(place), len(others))
+            scale, turn = _WAYS[way]
+            [found] = self._full.similarities(fine[scale].turned(turn), [others[i]])
             if found > best.similarity or not best.shot:
                 best = Nearest(self.shots[others[i]].name, max(0.0, float(found)))
         return best
+
+    def _search(self, image: np.ndarray, mask: np.ndarray, among: Sequence[int]) -> np.ndarray:
+        """Rough similarities (ways, shots) by the small pictures."""
+        patches = _patches(image, mask, self._sides[0])
+        return np.stack([self._half.similarities(patches[scale].turned(turn), among) for scale, turn in _WAYS])
+
+
+def _patches(image: np.ndarray, mask: np.ndarray, side: int) -> dict[float, "_Patch"]:
+    """The defect's area at each scale of a picture of `side` pixels."""
+    sizes = {scale: round(scale * side) for scale in _SCALES}
+    return {scale: _Patch(resize_rgb(image, size), resize_mask(mask, size)) for scale, size in sizes.items()}
 
 
 class _Patch:
@@ -103,7 +129,11 @@ class _Originals:
     def __init__(self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:
         details = np.stack([_details(image) for image in images])
         self._shape = details.shape[1:]
-        layers = (details, details * details, np.stack(masks).astype(np.float32))
+        # Mirrored beyond its border: what is compared may reach a little over it.
+        edge = [(0, 0), *[(self._shape[0] // 16,) * 2] * 2]
+        details, marked = np.pad(details, edge, mode="reflect"), np.pad(np.stack(masks).astype(np.float32), edge)
+        self._shape = details.shape[1:]
+        layers = (details, details * details, marked)
         self._detail, self._square, self._mask = (fft.rfft2(each) for each in layers)
 
     def similarities(self, patch: tuple[np.ndarray, np.ndarray], among: Sequence[int]) -> np.ndarray:

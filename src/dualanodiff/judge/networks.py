@@ -145,7 +145,7 @@ def find_network(name: str = "auto", weights: Path | None = None, *, cache: Path
         embed, digest = _frozen(module, embed)
         return Network(chosen, embed, digest, _place(cache) / f"{chosen}-{digest}", left_out)
 
-    return _find(name, FEATURES, make)
+    return _find(name, FEATURES, weights, make)
 
 
 def find_distance(name: str = "auto", weights: Path | None = None, *, cache: Path | None = None) -> Distance:
@@ -156,7 +156,7 @@ def find_distance(name: str = "auto", weights: Path | None = None, *, cache: Pat
         embed, digest = _frozen(module, embed)
         return Distance(chosen, embed, digest, _place(cache) / f"distance-{chosen}-{digest}", left_out)
 
-    return _find(name, DISTANCES, make)
+    return _find(name, DISTANCES, weights, make)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -184,9 +184,12 @@ def content(picture: np.ndarray) -> str:
     return hashlib.sha256(f"{picture.shape}".encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()[:32]
 
 
-def _find(name: str, known: Sequence[str], make: Callable[[str, tuple[str, ...]], Any]) -> Any:
+def _find(name: str, known: Sequence[str], weights: Path | None, make: Callable[[str, tuple[str, ...]], Any]) -> Any:
     if name != "auto" and name not in known:
         msg = f"no network {name!r}; there are auto, {', '.join(known)}"
+        raise ModelError(msg)
+    if weights is not None and not weights.is_dir():
+        msg = f"--weights {weights}: no such folder; give the folder that holds {_FILES[known[0]][0][0]} or others"
         raise ModelError(msg)
     if name != "auto":
         return make(name, ())
@@ -210,9 +213,6 @@ def _place(cache: Path | None) -> Path:
 
 def _weight_file(name: str, weights: Path | None) -> Path:
     """The weight file of a network; ModelError saying where it was looked for."""
-    if weights is not None and not weights.is_dir():
-        msg = f"{weights}: no such folder of weights; give the folder that holds {_FILES[name][0][0]}"
-        raise ModelError(msg)
     files, packages = _FILES[name]
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     folders = [*([weights] if weights else []), hub, *filter(None, map(_package_folder, packages))]
@@ -247,7 +247,7 @@ def _inception(weights: Path | None) -> tuple[nn.Module, _Pooled]:
         extractor = import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
     except Exception as error:  # noqa: BLE001  a torchvision made for another torch fails in many ways
         reason = " ".join(str(error).split())[:80]
-        msg = f"inception-v3: torch-fidelity does not import ({reason}); pip install 'dualanodiff[eval]', and a torchvision that fits torch"
+        msg = f"inception-v3: torch-fidelity does not import ({reason}); pip install 'dualanodiff[inception]', and a torchvision that fits torch"
         raise ModelError(msg) from None
     net = extractor("inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(file))
     return net, lambda rgb: net(((rgb + 1) * 127.5).round().clamp(0, 255).byte())
@@ -302,7 +302,7 @@ def _vae_distance(weights: Path | None) -> tuple[nn.Module, _Embedded]:
 
 def _encoder(_weights: Path | None) -> tuple[EncoderLevels, int]:
     base = load_base("mini")
-    return EncoderLevels(base.vae), base.resolution
+    return EncoderLevels(base.vae, base.resolution), base.resolution
 
 
 _MAKERS = {"inception-v3": _inception, "efficientnet-lite0": _efficientnet, "mini-vae": _vae_features}

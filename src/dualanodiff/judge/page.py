@@ -106,7 +106,7 @@ def _pairs(
     thumbs = {name: _thumb(rgb) for name, rgb in shots.items()}
     for i in worst_first(each)[:MOST_PAIRS]:
         row = each[i]
-        nearest = row["nearest_shot"] if judged else row["nearest_by_distance"]
+        nearest = row.get("nearest_shot") or row["nearest_by_distance"]
         scores = [_score(row[name], row["passed"][name]) for name in names]
         shot = thumbs.get(nearest, "") + f"<span class=quiet>{_text(nearest)}</span>"
         cells = [_text(row["name"]), _thumb(made[i]), _thumb(masks[i]), shot, *scores, _shown(row["distance"])]

@@ -14,12 +14,12 @@ from dualanodiff.data.shots import Shot, choose_samples, mask_fault, missing_mas
 from dualanodiff.data.split import split_defect
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, read_rgb, resize_mask, resize_rgb
-from dualanodiff.judge.aspects import ASPECTS, QUANTILE, Gauge, calibrate
+from dualanodiff.judge.aspects import ASPECTS, QUANTILE, REAL, Gauge, calibrate
 from dualanodiff.judge.memorisation import Originals
 from dualanodiff.masks.key import overlap
 from dualanodiff.storage import sha256
 
-METHOD = 1
+METHOD = 2
 """Raised with every change of a score's meaning, so that scores kept with older pairs are made again."""
 FEWEST_NORMALS = 4
 _ON_OBJECT = 0.9
@@ -54,7 +54,7 @@ class Reference:
     @cached_property
     def gauge(self) -> Gauge:
         """Measures the four aspects."""
-        return Gauge(self.normals, self.shots)
+        return Gauge(self.normals, self.shots, self.originals.doubles)
 
     @cached_property
     def originals(self) -> Originals:
@@ -71,10 +71,11 @@ class Reference:
             gauge.aligned(change, other.mask)
             for i, change in enumerate(gauge.changes)
             for j, other in enumerate(self.shots)
-            if i != j and overlap(self.shots[i].mask, other.mask) < 0.1
+            if j not in self.originals.doubles[i] and overlap(self.shots[i].mask, other.mask) < 0.1
         ]
         controls = {"valid": unchanged, "aligned": shuffled}
         bounds = {name: calibrate([getattr(each, name) for each in found], controls.get(name, ())) for name in ASPECTS}
+        bounds["realistic"] = REAL
         bounds["on_object"] = min(bounds["on_object"], _ON_OBJECT)
         return Thresholds(**bounds, copy=round(self.originals.threshold, 4))
 

@@ -141,9 +141,11 @@ class _Cell:
         """The cell as it stands in the file, or computed and put there."""
         facts = self._facts(inspector)
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+        # Not in the key: pictures that moved, or were proved later, are the same pictures.
+        origin = {"sources": {name: str(source.folder) for name, source in self.sources.items()}, "proved": self.proved}
         for row in read_jsonl(cells) if cells else ():
             if row.get("key") == key:
-                return row
+                return {**row, **origin}
         began = time.monotonic()
         found = compute(self)
         row = {
@@ -152,8 +154,7 @@ class _Cell:
             "category": self.task.category,
             "arm": self.arm.name,
             "seed": self.seed,
-            "sources": {name: str(source.folder) for name, source in self.sources.items()},
-            "proved": self.proved,
+            **origin,
             "seconds": round(time.monotonic() - began, 1),
             **found,
         }
@@ -172,7 +173,6 @@ class _Cell:
             "arm": self.arm.name,
             "seed": self.seed,
             "plan": plan if self.arm.trained else {"side": self.plan.side},
-            "proved": self.proved,
             "real": {
                 name: _digests(s.image for s in (*split.shots, *split.held_out)) for name, split in task.splits.items()
             },
@@ -253,12 +253,21 @@ class _Cell:
         """Scores on all held-back pictures and on their far half, together and by type."""
         tests = self.task.tests
         kinds = {name: tests.only(tests.types == number) for number, name in enumerate(self.task.defects)}
+        known: dict[bytes, dict[str, float]] = {}
+
+        def once(chosen: np.ndarray) -> dict[str, float]:
+            # A task of one type asks for each twice, and sorting millions of pixels takes seconds.
+            key = chosen.tobytes()
+            if key not in known:
+                known[key] = score(chosen)
+            return known[key]
+
         learned = self.arm.more > 0
         return {
-            "all": None if learned else score(everything),
-            "by_defect": None if learned else {name: score(kind) for name, kind in kinds.items()},
-            "far": score(everything & tests.far),
-            "far_by_defect": {name: score(kind & tests.far) for name, kind in kinds.items()},
+            "all": None if learned else once(everything),
+            "by_defect": None if learned else {name: once(kind & everything) for name, kind in kinds.items()},
+            "far": once(everything & tests.far),
+            "far_by_defect": {name: once(kind & everything & tests.far) for name, kind in kinds.items()},
         }
 
     def _counts(self, pools: list[list[Pool]]) -> dict[str, int]:

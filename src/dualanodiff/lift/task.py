@@ -98,7 +98,11 @@ class Task:
             images.append(pool.images)
             masks.append(pool.masks)
             types += [number] * len(pool)
-            far += [sha256(sample.image) not in learned for sample in split.held_out]
+            apart = [sha256(sample.image) not in learned for sample in split.held_out]
+            if not any(apart):
+                msg = f"{self.root / 'test' / name}: the held-back pictures are copies of each other; put different ones there"
+                raise DataError(msg)
+            far += apart
             paths += [sample.image for sample in split.held_out]
         good = _normal_pool([read_rgb(path, size=self.side) for path in self.test_good], self.side)
         types += [GOOD] * len(good)
@@ -167,7 +171,7 @@ def open_task(
     found = read_category(name, folders[name])
     for defect in defects or ():
         choose_name(defect, found.defects, "defect", found.root / "test")
-    chosen = list(dict.fromkeys(defects or found.defects))
+    chosen = list(dict.fromkeys(defects or [defect for defect, samples in found.defects.items() if samples]))
     splits = {defect: split_defect(_with_pictures(found, defect), shots) for defect in chosen}
     good = found.normals()
     known = {sha256(path) for path in good}

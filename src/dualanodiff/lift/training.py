@@ -235,8 +235,10 @@ def _fit(
 
 @contextmanager
 def _half_precision(network: nn.Module) -> Iterator[None]:
-    """Convolutions in bfloat16, weights and optimiser in float32."""
-    with torch.autocast(next(network.parameters()).device.type, dtype=torch.bfloat16):
+    """Convolutions in bfloat16 where the processor or GPU has it, weights and optimiser in float32."""
+    device = next(network.parameters()).device.type
+    able = device == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=able):
         yield
 
 

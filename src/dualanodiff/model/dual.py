@@ -115,7 +115,7 @@ class DualLayer(nn.Module):
         return self._mix(attn, self.to_q(attn.to_q, x, pairs), *self._keys_values(attn, source, pairs), pairs)
 
     def _mix(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, pairs: int) -> Tensor:
-        mixed = attend(*(split_heads(rows, attn) for rows in (query, key, value)), attn)
+        mixed = attend(split_heads(query, attn), split_heads(key, attn), split_heads(value, attn), attn)
         linear, dropout = cast(nn.ModuleList, attn.to_out)
         return dropout(self.to_out(linear, mixed, pairs))
 
@@ -171,6 +171,7 @@ class DualUNet(nn.Module):
         unet.requires_grad_(False)
         # In a tuple, so that neither state_dict nor parameters nor .to() reaches the frozen base.
         self._frozen = (unet, _attention_layers(unet))
+        self._compiled: tuple[Any, ...] = ()
         self.rank, self.interaction, self.background = rank, interaction, background
         self.interaction_rank = interaction_rank
         width = {"none": None, "full": 0, "lowrank": interaction_rank}[interaction]
@@ -197,6 +198,10 @@ class DualUNet(nn.Module):
     def layer(self, path: str) -> DualLayer:
         """What is learned beside the attention layer at `path` of the UNet."""
         return self.layers[_key(path)]  # type: ignore[return-value]
+
+    def compile_unet(self) -> None:
+        """Let the first call of each shape compile the UNet together with what is learned; later calls are faster."""
+        self._compiled = (torch.compile(self.unet, dynamic=False),)
 
     def attention(self, key: str) -> Attention:
         """The frozen attention layer beside the learned layer of this key."""
@@ -251,7 +256,8 @@ class DualUNet(nn.Module):
                 background_text = shared if len(shared) == 1 else text[0].repeat_interleave(group, dim=0)[-count:]
             prompts.append(background_text)
         call = Call(self.layers if layers is None else layers, pairs, count, text.shape[1], watch)
-        predicted = self.unet(
+        run = self._compiled[0] if self._compiled else self.unet
+        predicted = run(
             torch.cat(rows).to(dtype),
             torch.cat(moments),
             encoder_hidden_states=torch.cat(prompts).to(dtype),

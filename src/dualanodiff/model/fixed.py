@@ -33,7 +33,9 @@ class FixedDual:
         """As the DualUNet's. The same text tensor, given again, is taken to hold the same prompts."""
         behind = None if background is None else len(background)
         prompts = (text, others.get("background_text"), latents.shape[1], behind)
-        if len(self._prompts) != 4 or any(a is not b and not _same(a, b) for a, b in zip(prompts, self._prompts, strict=True)):
+        if len(self._prompts) != 4 or any(
+            a is not b and not _same(a, b) for a, b in zip(prompts, self._prompts, strict=True)
+        ):
             for layer in self.layers.values():
                 layer.prompts = None
             self._prompts = prompts
@@ -69,7 +71,10 @@ class FixedLayer:
         if text is not None:
             if self.prompts is None:
                 key, value = self.sources(text, call.prompts).split(self.widths[1:], dim=-1)
-                self.prompts = split_heads(spread_prompts(key, call), attn), split_heads(spread_prompts(value, call), attn)
+                self.prompts = (
+                    split_heads(spread_prompts(key, call), attn),
+                    split_heads(spread_prompts(value, call), attn),
+                )
             query = split_heads(self.queries(x, pairs), attn)
             if call.watch is not None:
                 call.watch(path, query, self.prompts[0])
@@ -87,15 +92,15 @@ class FixedLayer:
         return shared if call.backgrounds == 0 else torch.cat([shared, y[both:]])
 
     def _self_attend(self, attn: Attention, x: Tensor, pairs: int) -> Tensor:
-        parts = self.inputs(x, pairs).split(self.widths, dim=-1)
-        return self._mix(attn, *(split_heads(part, attn) for part in parts), pairs)
+        query, key, value = (split_heads(part, attn) for part in self.inputs(x, pairs).split(self.widths, dim=-1))
+        return self._mix(attn, query, key, value, pairs)
 
     def _injected(self, attn: Attention, x: Tensor, feature: Tensor, pairs: int) -> Tensor:
         assert self.background is not None
         source = torch.cat([self.background(x[:pairs], feature), x[pairs:]])
         key, value = self.sources(source, pairs).split(self.widths[1:], dim=-1)
-        query = self.queries(x, pairs)
-        return self._mix(attn, *(split_heads(part, attn) for part in (query, key, value)), pairs)
+        query = split_heads(self.queries(x, pairs), attn)
+        return self._mix(attn, query, split_heads(key, attn), split_heads(value, attn), pairs)
 
     def _mix(self, attn: Attention, query: Tensor, key: Tensor, value: Tensor, pairs: int) -> Tensor:
         return self.output(attend(query, key, value, attn), pairs)

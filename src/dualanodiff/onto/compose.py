@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from dualanodiff.data.keycolor import to_lab
 from dualanodiff.onto.window import Window
 
 _COLORS = 4000
 """Colours that a palette keeps at most."""
-_LIKE = 12.0
+_LIKE = 8.0
 """So many grey levels from a colour of the palette are still that colour."""
+_SEVERAL = 12
+"""Pixels of the shots that make a colour one of the palette."""
 _LIGHTNESS = 0.4
 """A wrong lightness counts so much of a wrong hue."""
 _OPPONENT = np.array([[_LIGHTNESS / 3] * 3, [1, -1, 0], [0.5, 0.5, -1]], dtype=np.float32)
@@ -40,13 +42,14 @@ class Palette:
         return cls(_axes(chosen.astype(np.float32)))
 
     def limit(self, values: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Rgb values (n, 3) moved as little as needed to be like one of the palette or of `own` (m, 3)."""
+        """Rgb values (n, 3) moved as little as needed to be like the palette's, or no less like them than `own` (n, 3)."""
+        tree, many = KDTree(self.axes), min(_SEVERAL, len(self.axes))
         axes = _axes(values)
-        known = np.concatenate([self.axes, _axes(own[:: max(1, len(own) // _COLORS)])])
-        away, places = cKDTree(known).query(axes, k=min(4, len(known)))
-        away, places = away.reshape(len(axes), -1), places.reshape(len(axes), -1)
-        nearest = known[places].mean(axis=1)
-        share = np.clip(_LIKE / np.maximum(away[:, :1], 1e-6), 0, 1)
+        away, places = (found.reshape(len(axes), -1) for found in tree.query(axes, k=many))
+        usual = tree.query(_axes(own), k=many)[0].reshape(len(axes), -1)
+        nearest = self.axes[places].mean(axis=1)
+        # The farthest of several, so that a few odd pixels of the shots are no colour of the palette.
+        share = np.clip(np.maximum(_LIKE, usual[:, -1:]) / np.maximum(away[:, -1:], 1e-6), 0, 1)
         return (nearest + share * (axes - nearest)) @ np.linalg.inv(_OPPONENT).T.astype(np.float32)
 
 
@@ -64,6 +67,8 @@ class Composed:
     """uint8 (h, w, 3): the part as drawn, exactly on the key colour outside mask and collar."""
     mask: np.ndarray
     """bool (h, w)."""
+    drawn: np.ndarray
+    """bool (h, w): the mask before what lies beyond the object was cut off."""
     collar: int
     """Width of the seam in the picture's own pixels."""
     contrast: float
@@ -82,21 +87,26 @@ def compose(
     collar: float,
     palette: Palette,
     gain: float = 1.0,
+    within: np.ndarray | None = None,
 ) -> Composed:
     """Put a defect into a good picture uint8 (h, w, 3), through the window in which the model drew it.
 
     `defective`, `plain` and `part` are what the model decoded with and without the defect, and the part, float32 (s, s,
-    3) in 0..255; `mask` bool (s, s). The colours keep to the `palette`. The seam is `collar` pixels of the model's picture wide. `gain` makes the change
-    stronger or weaker.
+    3) in 0..255; `mask` bool (s, s). The colours keep to the `palette`. The seam is `collar` pixels of the model's
+    picture wide. `gain` makes the change stronger or weaker. Nothing outside of `within`, bool (h, w), the object, is
+    touched: a defect ends sharply where the object does.
     """
-    whole = np.zeros(good.shape[:2], dtype=bool)
+    drawn = np.zeros(good.shape[:2], dtype=bool)
     if mask.any():
-        whole[window.place] = window.bring_back_mask(mask)
+        drawn[window.place] = window.bring_back_mask(mask)
+    whole = drawn if within is None else drawn & within
     width = max(1, round(collar * window.scale)) if collar > 0 else 0
-    share = seam(whole, width)[window.place][..., None]
-    drawn, usual = window.bring_back(defective), window.bring_back(plain)
+    share = seam(whole[window.place], width)[..., None]
+    if within is not None:
+        share = share * within[window.place][..., None]
+    usual = window.bring_back(plain)
     own = good[window.place].astype(np.float32)
-    change = drawn - usual
+    change = window.bring_back(defective) - usual
     size = np.abs(ndimage.gaussian_filter(change, (window.scale, window.scale, 0))).max(axis=-1, keepdims=True)
     lost = 1 - np.exp(-((size / _REPLACED) ** 2))
     change = gain * change - lost * (own - usual)
@@ -106,10 +116,12 @@ def compose(
     if changed.any():
         weight, usual = share[changed], own[changed]
         colors = palette.limit(usual + change[changed], usual)
+        if (own == own[..., :1]).all():  # a grey camera's picture
+            colors = colors.mean(axis=-1, keepdims=True)
         image[window.place][changed] = to_levels(usual + weight * (colors - usual))
     ground = np.array(key, dtype=np.float32)
     on_key[window.place] = to_levels(ground + share * (window.bring_back(part) - ground))
-    return Composed(image, on_key, whole, width, change_inside(good, image, whole))
+    return Composed(image, on_key, whole, drawn, width, change_inside(good, image, whole))
 
 
 def seam(mask: np.ndarray, width: int) -> np.ndarray:
@@ -121,7 +133,7 @@ def seam(mask: np.ndarray, width: int) -> np.ndarray:
     if not mask.any():
         return np.zeros(mask.shape, np.float32)
     away = np.asarray(ndimage.distance_transform_edt(~mask), dtype=np.float32)
-    share = np.clip(1 - away / (width + 1), 0, 1)
+    share = np.where(away > width, 0, 1 - away / (width + 1)).astype(np.float32)
     return share * share * (3 - 2 * share)
 
 

@@ -27,18 +27,17 @@ class Verdict:
 def judge(
     mask: np.ndarray,
     contrast: float,
-    region: np.ndarray,
+    inside: float,
     asked: Mapping[str, float],
     onto: OntoSettings,
     *,
     unit: float = 1.0,
 ) -> Verdict:
-    """Judge a result's mask bool (h, w) and contrast (Lab units) against a region and what was asked.
+    """Judge a result's mask bool (h, w), its contrast (Lab units) and how much of it lies `inside` its region (0..1).
 
     `unit` is the area of a pixel in the unit of asked["area"].
     """
     pixels = int(mask.sum())
-    inside = float(region[mask].mean()) if pixels else 0.0
     got = {"inside": inside, "area": pixels * unit, "contrast": contrast}
     if not pixels:
         return Verdict(got, dict.fromkeys(["inside", "visible", *asked], False), ("the part is empty",), float("inf"))

@@ -1,7 +1,7 @@
 """Make defects on good parts: place -> held denoising -> mask -> composition -> judgement, again until it is as asked."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from dualanodiff.diffusion.sampling import Background
 from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker
 from dualanodiff.masks.result import MaskResult
-from dualanodiff.onto.compose import Palette, compose
+from dualanodiff.onto.compose import Composed, Palette, compose
 from dualanodiff.onto.hold import Held
 from dualanodiff.onto.judging import Verdict, judge
 from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent
@@ -28,7 +28,7 @@ from dualanodiff.seeds import numpy_stream, stream_seed
 from dualanodiff.settings import Settings
 from dualanodiff.storage import sha256
 
-_FIRMER = 0.12
+_FIRMER = 0.15
 """Each further attempt leaves out so much more of the denoising's beginning, and so keeps nearer to the shape."""
 _FIRMEST = 0.6
 _OBJECT_SIDE = 256
@@ -99,6 +99,8 @@ class _Job:
     region: np.ndarray
     frame: tuple[slice, slice] | None
     object: np.ndarray | None
+    bounds: np.ndarray | None
+    """The object, where defects are to lie on it."""
     asked: dict[str, float]
     stretch: float = 1.0
     attempts: int = 0
@@ -155,26 +157,19 @@ def _job(kinds: Sequence[tuple[Kind, float]], wishes: Wishes, part: Part, number
         for name, span in (("area", wishes.area), ("contrast", wishes.contrast))
         if span is not None
     }
-    found = None
-    if (
-        wishes.where == "object"
-        or kind.background_scale is not None
-        or kind.shapes.on_object
-        or kind.settings.onto.view == "auto"
-    ):
-        found = _find_object(part.good, kind.find_object)
+    found = _find_object(part.good, kind.find_object)
+    bound = wishes.where == "object" or (wishes.where == "shots" and kind.shapes.on_object)
     given = wishes.region_of(part.good.shape, Path(part.facts["good"]))
     region = np.ones(part.mask.shape, dtype=bool) if given is None else given
-    like_shots = wishes.where == "shots" and given is None
-    if found is not None and (wishes.where == "object" or (like_shots and kind.shapes.on_object)):
-        region = region & found if (region & found).any() else region
+    bounds = found if found is not None and bound and (region & found).any() else None
+    region = region if bounds is None else region & bounds
     if part.mask.any():
         near = np.asarray(ndimage.binary_dilation(part.mask, iterations=4), dtype=bool)
         free = region & ~near
         region = free if free.any() else region
     everything = (slice(0, part.mask.shape[0]), slice(0, part.mask.shape[1]))
-    frame = (extent(found) if found is not None else everything) if like_shots else None
-    return _Job(part, number, kind, region, frame, found, asked)
+    frame = (everything if found is None else extent(found)) if wishes.where == "shots" and given is None else None
+    return _Job(part, number, kind, region, frame, found, bounds, asked)
 
 
 def _find_object(rgb: np.ndarray, find: ObjectFinder) -> np.ndarray | None:
@@ -231,6 +226,7 @@ def _denoise(
 ) -> tuple[Tensor, Tensor, np.ndarray | None]:
     """Latents of image and part (2, B, c, h, w), of the good pictures (B, c, h, w), and attention maps."""
     sampler, onto = kind.sampler, kind.settings.onto
+    sample = replace(kind.settings.sample, inclusion=onto.inclusion)
     base, device = sampler.base, sampler.text.device
     plain = encode_pictures(base, seen).to(device)
     hint = encode_pictures(base, [place.hint for place in places]).to(device)
@@ -252,9 +248,9 @@ def _denoise(
     latents, attention = sampler.denoise(
         sampler.noise(seed, [("onto", *name) for name in names]),
         torch.stack([plain, hint]),
-        kind.settings.sample,
+        sample,
         background=background,
-        adjust_clean=held.adjust_clean(onto.freedom, sampler.inclusion(kind.settings.sample)),
+        adjust_clean=held.adjust_clean(onto.freedom, sampler.inclusion(sample)),
         begin=min(_FIRMEST, onto.begin + _FIRMER * attempt),
         record_attention=kind.settings.mask.method == "attention",
     )
@@ -272,27 +268,33 @@ def _try(
     job.attempts += 1
     kind, good = job.kind, job.part.image
     found = kind.mask_maker(np.round(drawn[2]).astype(np.uint8), attention)
-    gain = 1.0
-    for _ in range(3 if "contrast" in job.asked else 1):
-        composed = compose(
+
+    def put(gain: float) -> Composed:
+        onto = kind.settings.onto
+        return compose(
             good,
             place.window,
             *drawn,
             found.mask,
             kind.key,
-            collar=kind.settings.onto.collar,
+            collar=onto.collar,
             palette=kind.palette,
             gain=gain,
+            within=job.bounds,
         )
-        if "contrast" in job.asked and composed.contrast > 0:
-            gain = float(np.clip(gain * job.asked["contrast"] / composed.contrast, 1 / _STRETCH, _STRETCH))
-    result = MaskResult.found(composed.mask, found.source, found.score, found.threshold)  # pyright: ignore[reportPossiblyUnboundVariable]
-    verdict = judge(result.mask, composed.contrast, job.region, job.asked, kind.settings.onto, unit=wishes.unit)  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    composed, gain = put(1.0), 1.0
+    for _ in range(2 if "contrast" in job.asked and composed.contrast > 0 else 0):
+        gain = float(np.clip(gain * job.asked["contrast"] / composed.contrast, 1 / _STRETCH, _STRETCH))
+        composed = put(gain)
+    result = MaskResult.found(composed.mask, found.source, found.score, found.threshold)
+    inside = float(job.region[composed.drawn].mean()) if composed.drawn.any() else 0.0
+    verdict = judge(result.mask, composed.contrast, inside, job.asked, kind.settings.onto, unit=wishes.unit)
     if "area" in job.asked and verdict.got["area"] > 0:
         job.stretch *= float(np.clip(job.asked["area"] / verdict.got["area"], 1 / _STRETCH, _STRETCH))
     if job.best is None or verdict.badness < job.best.verdict.badness:
         grey = None if attention is None else _bring_back_grey(place.window, attention, good.shape)
-        job.best = _Attempt(composed.image, composed.part, result, grey, place, composed.collar, verdict)  # pyright: ignore[reportPossiblyUnboundVariable]
+        job.best = _Attempt(composed.image, composed.part, result, grey, place, composed.collar, verdict)
 
 
 def _keep(job: _Job, wishes: Wishes) -> None:

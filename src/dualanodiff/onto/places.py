@@ -179,9 +179,8 @@ def _draw_center(
             float(np.clip(middle, length / 2, max(length / 2, whole - length / 2)))
             for middle, length, whole in zip((y, x), outline.shape, region.shape, strict=True)
         )
-        covered = np.zeros_like(region)
-        _paste(covered, outline, (center[0], center[1]))
-        share = float(region[covered].sum() / outline.sum())
+        places, parts = _overlap(region.shape, outline.shape, (center[0], center[1]))
+        share = float((region[places] & outline[parts]).sum() / outline.sum())
         if share > best_share:
             best, best_share = (center[0], center[1]), share
         if share >= 0.98:
@@ -204,11 +203,19 @@ def _off_center(
 
 def _paste(canvas: np.ndarray, patch: np.ndarray, center: tuple[float, float]) -> None:
     """Put a patch with its middle at (y, x), as far as it lies on the canvas."""
+    places, parts = _overlap(canvas.shape, patch.shape, center)
+    canvas[places] = patch[parts]
+
+
+def _overlap(
+    canvas: tuple[int, ...], patch: tuple[int, ...], center: tuple[float, float]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where on a canvas a patch lies whose middle is at (y, x), and what of the patch lies on it."""
     places: list[slice] = []
     parts: list[slice] = []
-    for middle, length, whole in zip(center, patch.shape[:2], canvas.shape[:2], strict=True):
+    for middle, length, whole in zip(center, patch[:2], canvas[:2], strict=True):
         first = round(middle - length / 2)
-        start, stop = max(0, first), min(whole, first + length)
-        places.append(slice(start, max(start, stop)))
-        parts.append(slice(start - first, max(start, stop) - first))
-    canvas[tuple(places)] = patch[tuple(parts)]
+        start, stop = max(0, first), max(0, first, min(whole, first + length))
+        places.append(slice(start, stop))
+        parts.append(slice(start - first, stop - first))
+    return tuple(places), tuple(parts)

@@ -72,7 +72,7 @@ class Adaptation:
         self.base, self.settings, self.plan, self.normals, self.out = base, settings, plan, normals, out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         for part in (base.vae, base.unet, base.text_encoder):
-            part.to(self.device)
+            nn.Module.to(part, self.device)
         self.schedule = schedule_of(base)
         self.dual, self.own_pair = _pair(base, plan.seed)
         base.unet.requires_grad_(True).train()

@@ -1,11 +1,13 @@
 """`dualanodiff pretrain`: make a base from pictures, one stage a command."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dualanodiff.console import JsonOption, command_line, show
+from dualanodiff.errors import SettingsError
 from dualanodiff.progress import duration
 
 app = typer.Typer(no_args_is_help=True, help="Make a base from a folder of pictures, stage by stage; each resumes.")
@@ -41,7 +43,7 @@ def autoencoder(
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 4000,
     size: SizeOption = 128,
-    channels: Annotated[int, typer.Option("--latent-channels", min=1, help="Numbers a latent cell holds.")] = 16,
+    channels: Annotated[int, typer.Option("--latent-channels", min=1, help="Numbers a latent cell holds.")] = 8,
     batch: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 8,
     decoder_only: Annotated[
         bool, typer.Option("--decoder-only", help="Leave the encoder, and every latent made with it, as it is.")
@@ -66,9 +68,15 @@ def unet(
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 8000,
     size: SizeOption = 256,
-    coarse_size: Annotated[int, typer.Option("--coarse-size", min=32, help="Side of the first steps' pictures.")] = 128,
-    coarse_steps: Annotated[int, typer.Option("--coarse-steps", min=0, help="Steps on the coarse pictures.")] = 2000,
+    channels: Annotated[str, typer.Option("--channels", help="Widths of the UNet's levels.")] = "96,96,192",
+    plain: Annotated[int, typer.Option("--plain-levels", min=0, help="Outermost levels without attention.")] = 1,
+    begin: Annotated[
+        Path | None, typer.Option("--grow-from", metavar="FOLDER", help="A training at half the size to begin from.")
+    ] = None,
     rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 5e-4,
+    batch_pairs: Annotated[int, typer.Option("--batch-pairs", min=1, help="Pairs a step, two rows each.")] = 8,
+    batch_singles: Annotated[int, typer.Option("--batch-singles", min=1, help="Single pictures a step.")] = 4,
+    inclusion: Annotated[float, typer.Option("--inclusion", min=0, help="Weight of the inclusion law.")] = 0.0,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 12000,
     singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw from.")] = 6000,
     card: Annotated[
@@ -83,9 +91,14 @@ def unet(
     from dualanodiff.pretrain.unet import UNetPlan
 
     text = card.read_text(encoding="utf-8") if card else ""
-    plan = UNetPlan(steps=steps, size=size, coarse_size=coarse_size, coarse_steps=coarse_steps, rate=rate)
+    widths = tuple(int(width) for width in channels.split(",") if width.strip().isdecimal())
+    if len(widths) != channels.count(",") + 1 or plain >= len(widths):
+        msg = f"--channels {channels} --plain-levels {plain}: give widths like 96,96,192, and fewer plain levels than widths"
+        raise SettingsError(msg)
+    plan = UNetPlan(steps=steps, size=size, channels=widths, plain_levels=plain, rate=rate)
+    plan = replace(plan, pairs=batch_pairs, singles=batch_singles, inclusion=inclusion)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
-    result = train_unet(load_pack(file), out, plan, card=text, seconds=_seconds(minutes), **bank)
+    result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}. Next: {next_step}"
     show(result, text, as_json=as_json)

@@ -28,12 +28,14 @@ def train_unet(
     *,
     bank_pairs: int = 12000,
     bank_singles: int = 6000,
+    begin: Path | None = None,
     card: str = "",
     seconds: float = float("inf"),
 ) -> dict[str, Any]:
     """Train in `folder`, which holds the autoencoder of stage one, and write the base to `folder`/base.
 
-    Everything that takes long is kept in `folder` and resumed. ModelError when there is no autoencoder.
+    Everything that takes long is kept in `folder` and resumed. `begin` is the folder of a finished training at half the
+    size with the same autoencoder, which this one grows from and whose words it keeps. ModelError when there is no autoencoder.
     """
     if not (folder / "vae" / "config.json").exists():
         msg = (
@@ -41,24 +43,23 @@ def train_unet(
         )
         raise ModelError(msg)
     vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
-    banks: dict[int, Bank] = {}
-    for size in {plan.size, plan.coarse_size} if plan.coarse_steps else {plan.size}:
-        bank = folder / f"bank-{size}"
-        build_bank(_only_vae(vae), pack, bank, pairs=bank_pairs, singles=bank_singles, size=size, seed=plan.seed)
-        banks[size] = load_bank(bank)
-    tokenizer = _tokenizer(banks[plan.size], folder / "words")
-    training = Training(plan, tokenizer, banks, folder)
+    shards = folder / f"bank-{plan.size}"
+    build_bank(_only_vae(vae), pack, shards, pairs=bank_pairs, singles=bank_singles, size=plan.size, seed=plan.seed)
+    bank = load_bank(shards)
+    words = (begin or folder) / "words"
+    tokenizer = _tokenizer(bank, words)
+    training = Training(plan, tokenizer, bank, folder, begin)
     for step in training.run(seconds):
         preview(training, vae, folder / "samples" / f"step-{step:08d}.png")
     preview(training, vae, folder / "samples" / f"step-{training.step:08d}.png")
-    write_base(training, folder / "vae", folder / "words", folder / "base", card)
+    write_base(training, folder / "vae", words, folder / "base", card)
     return {"steps": training.step, "seconds": training.seconds, "base": str(folder / "base")}
 
 
 @torch.no_grad()
 def preview(training: Training, vae: AutoencoderKL, path: Path, count: int = 8) -> None:
     """A picture of `count` pairs under the rare-word prompts, images above parts, with the averaged weights."""
-    model, bank = training.model, training.banks[training.plan.size]
+    model, bank = training.model, training.bank
     training.average.store(model.parameters())
     training.average.copy_to(model.parameters())
     try:

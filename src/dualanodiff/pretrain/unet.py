@@ -6,7 +6,7 @@ the UNet without the pair, so that the base stands alone as well.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dualanodiff.diffusion.objective import Schedule, branch_losses, inclusion_l
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
 from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.grow import grow
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder
 from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream, torch_stream
@@ -51,17 +52,13 @@ class UNetPlan:
     """Optimiser steps; the rate falls to zero over the last fifth."""
     size: int = 256
     """Side of the pictures in pixels."""
-    coarse_size: int = 128
-    """Side of the pictures of the first steps: a quarter of the work each."""
-    coarse_steps: int = 2000
-    """How many steps see the coarse pictures."""
     pairs: int = 8
     """Procedural pairs a step, two UNet rows each."""
     singles: int = 4
     """Single pictures a step."""
     rate: float = 5e-4
     """Peak AdamW rate."""
-    channels: tuple[int, ...] = (64, 128, 256)
+    channels: tuple[int, ...] = (96, 96, 192)
     """Widths of the UNet's levels."""
     plain_levels: int = 1
     """Outermost levels without attention, where it would cost more than everything else together."""
@@ -203,12 +200,19 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
 
 
 class Training:
-    """The state of stage two: weights, their running average, the optimiser and the step."""
+    """The state of stage two: weights, their running average, the optimiser and the step.
 
-    def __init__(self, plan: UNetPlan, tokenizer: CLIPTokenizer, banks: Mapping[int, Bank], folder: Path) -> None:
+    `begin` is the folder of a training at half the size that a new one grows from (pretrain/grow.py).
+    """
+
+    def __init__(
+        self, plan: UNetPlan, tokenizer: CLIPTokenizer, bank: Bank, folder: Path, begin: Path | None = None
+    ) -> None:
         torch.manual_seed(plan.seed)
-        self.plan, self.banks, self.folder = plan, banks, folder
-        self.model = Pretrained(plan, tokenizer, banks[plan.size])
+        self.plan, self.bank, self.folder = plan, bank, folder
+        self.model = Pretrained(plan, tokenizer, bank)
+        if begin is not None:
+            grow(self.model, self.model.unet, begin / "unet.safetensors")
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
         )
@@ -217,12 +221,6 @@ class Training:
         self.state = folder / "unet.safetensors"
         if self.state.exists():
             self._resume()
-
-    @property
-    def bank(self) -> Bank:
-        """What the present step draws from."""
-        coarse = self.step < self.plan.coarse_steps
-        return self.banks[self.plan.coarse_size if coarse else self.plan.size]
 
     def run(self, seconds: float) -> Iterator[int]:
         """Train, yielding the step at every save; ends with the plan's steps or after `seconds`."""
@@ -266,7 +264,7 @@ class Training:
 
         Of v whatever the UNet predicts, and at fixed noise levels, so that every plan can be compared with every other.
         """
-        schedule, bank = self.model.schedule, self.banks[self.plan.size]
+        schedule, bank = self.model.schedule, self.bank
         distance = (schedule.alphas_cumprod[:, None] - torch.tensor(CHECK_LEVELS)).abs()
         times = distance.argmin(dim=0)
         noise = torch_stream(self.plan.seed, "unet check")

@@ -1,0 +1,98 @@
+"""The UNet's training: what it grows from, what it is checked on, what its plan changes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+from transformers import CLIPTokenizer
+
+from dualanodiff.errors import ModelError
+from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.text import train_tokenizer
+from dualanodiff.pretrain.unet import CHECK_LEVELS, Training, build_unet, schedule_config
+from pretrain.plans import unet_plan
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    return train_tokenizer(["a disc", "a hole"] * 20, tmp_path_factory.mktemp("words"), size=200)
+
+
+@pytest.fixture(scope="module")
+def bank() -> Bank:
+    generator = torch.Generator().manual_seed(0)
+    return Bank(
+        torch.randn(40, 2, 4, 8, 8, generator=generator).half(),
+        torch.full((40, 1, 8, 8), 90, dtype=torch.uint8),
+        [("a disc with a hole", "a hole")] * 40,
+        torch.randn(40, 4, 8, 8, generator=generator).half(),
+        ["a disc"] * 40,
+    )
+
+
+@torch.no_grad()
+def test_a_grown_unet_answers_flat_pictures_as_the_small_one_did(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path
+) -> None:
+    begun = Training(unet_plan(), words, bank, tmp_path / "small")
+    begun.save()
+    small = begun.model
+    plan = unet_plan(channels=(32, 32, 64), plain_levels=1)
+    large = Training(plan, words, bank, tmp_path / "large", begin=tmp_path / "small").model
+    flat = torch.randn(2, 3, 4, 1, 1, generator=torch.Generator().manual_seed(0))
+    times, text = torch.tensor([3, 300, 900]), small.embed(["a disc", "a hole"])[:, None]
+    expected = small.dual(flat.expand(-1, -1, -1, 16, 16), times, text)[..., 8, 8]
+    found = large.dual(flat.expand(-1, -1, -1, 32, 32), times, text)[..., 16, 16]
+    # Only the rims differ, where zeros are beside the picture.
+    assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.7
+
+
+def test_what_does_not_fit_is_not_grown_from(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
+    Training(unet_plan(), words, bank, tmp_path / "small").save()
+    with pytest.raises(ModelError, match=r"unet.safetensors: .* does not fit; grow from a training whose channels"):
+        Training(unet_plan(channels=(32, 64, 96)), words, bank, tmp_path / "large", begin=tmp_path / "small")
+
+
+def test_the_check_is_of_v_at_the_same_noise_whatever_is_predicted(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path
+) -> None:
+    plans = {name: unet_plan(prediction=name) for name in ("v_prediction", "epsilon")}
+    found: dict[str, dict[str, float]] = {}
+    for name, plan in plans.items():
+        training = Training(plan, words, bank, tmp_path / name)
+        for parameter in (training.model.unet.conv_out.weight, training.model.unet.conv_out.bias):
+            nn.init.zeros_(parameter)
+        training.average.shadow_params = [p.detach().clone() for p in training.model.parameters()]
+        found[name] = training.check()
+        assert training.check() == found[name]
+    # A UNet that answers 0: v is missed by its own size, about 1 + |clean|^2; noise by 1 / abar.
+    size = float(bank.singles[bank.singles_to_learn :].float().square().mean())
+    levels = torch.tensor(CHECK_LEVELS)
+    assert found["v_prediction"]["single"] == pytest.approx(float((levels + (1 - levels) * size).mean()), rel=0.15)
+    assert found["epsilon"]["single"] == pytest.approx(float((1 / levels).mean()), rel=0.15)
+
+
+def test_outer_levels_have_no_attention_where_they_are_plain() -> None:
+    plan = unet_plan(channels=(32, 64), plain_levels=1)
+    unet = build_unet(plan, latent_channels=4, cells=8, text_width=32)
+    assert [hasattr(block, "attentions") for block in unet.down_blocks] == [False, True]
+    assert [hasattr(block, "attentions") for block in unet.up_blocks] == [True, False]
+
+
+def test_a_schedule_of_zero_snr_ends_in_pure_noise() -> None:
+    ends = [
+        DDIMScheduler(**schedule_config(unet_plan(zero_snr=zero))).alphas_cumprod[-1].item() for zero in (True, False)
+    ]
+    assert ends[0] == 0
+    assert ends[1] > 0.004
+
+
+def test_the_inclusion_law_is_trained_where_it_is_asked_for(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
+    losses = [
+        Training(unet_plan(inclusion=weight), words, bank, tmp_path / str(weight))._step() for weight in (0.0, 0.3)
+    ]
+    assert losses[0][3] == 0
+    assert losses[1][3] > 0
+    assert losses[0][:3] == pytest.approx(losses[1][:3])
