@@ -37,9 +37,16 @@ def restore_optimizer(
         if name in states:
             # The step counter stays where the optimiser put it (the CPU); moments live beside their parameter.
             optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter.device, copy=True)
+                key: value.clone() if key == "step" else _beside(parameter, value)
                 for key, value in states[name].items()
             }
+
+
+def _beside(parameter: nn.Parameter, value: Tensor) -> Tensor:
+    """A moment on its parameter's device and in its order of memory, which a fused optimiser takes for granted."""
+    if value.shape != parameter.shape:
+        return value.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def save_checkpoint(path: Path, groups: Mapping[str, Mapping[str, Tensor]], meta: Mapping[str, Any]) -> None:

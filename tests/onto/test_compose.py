@@ -69,7 +69,7 @@ def test_what_the_autoencoder_loses_is_not_lost_here():
 
 
 def test_a_strong_change_replaces_the_good_pictures_detail_and_a_weak_one_keeps_it():
-    for change, low, high in ((-5.0, 0.8, 1.1), (-100.0, 0.0, 0.2)):
+    for change, low, high in ((-5.0, 0.95, 1.05), (-100.0, 0.3, 0.7)):
         defective, plain, part, mask = drawn(change)
         made = compose(good(), WINDOWS["whole"], defective, plain, part, mask, KEY, collar=2, palette=GREYS)
         inside = ndimage.binary_erosion(made.mask, iterations=8)

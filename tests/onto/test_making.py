@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dualanodiff.errors import DataError, RunError
 from dualanodiff.generation import generate_set, kind_of, load
 from dualanodiff.images import read_rgb, write_png
 from dualanodiff.masks.result import MaskResult
+from dualanodiff.onto import making
 from dualanodiff.onto.making import Kind, make_parts
 from dualanodiff.onto.wishes import Span, Wishes
 from dualanodiff.runs import RunFolder
@@ -200,6 +202,33 @@ def test_area_is_measured_at_the_pictures_own_size_and_in_mm2(kind: Kind, goods:
     assert defect["got"]["area"] == pytest.approx(part.mask.sum() * 0.01, abs=1e-3)
     assert part.mask.mean() == pytest.approx(100 / 64**2, rel=0.1)
     assert "area is" in defect["given_up"]
+
+
+def test_a_defect_of_the_wrong_size_is_made_again_stretched(kind: Kind, goods: Path) -> None:
+    """What is drawn follows the shape it begins with: here it is half of it, so the second attempt begins twice as large."""
+    sizes: list[int] = []
+
+    def half(part: np.ndarray, attention: Any) -> MaskResult:
+        sizes.append(place_sizes[-1] // 2)
+        return disc(sizes[-1])
+
+    place_sizes: list[int] = []
+    original = making.draw_place
+
+    def noted(*args: Any, **options: Any) -> Any:
+        place = original(*args, **options)
+        place_sizes.append(int((place.hint != kind.key).any(axis=-1).sum()))
+        return place
+
+    whole = kind.settings.updated({"onto.view": "whole", "onto.attempts": 3}, "test")
+    own = dataclasses.replace(kind, settings=whole, mask_maker=half)
+    with mock.patch.object(making, "draw_place", noted):
+        good = sorted(goods.iterdir())[0]
+        wanted = read_rgb(good).shape[0] * read_rgb(good).shape[1] * 0.04
+        [part] = make_parts([(own, 1.0)], Wishes((good,), area=Span(wanted, wanted)), [0], 0)
+    assert part.defects[0]["attempts"] == 2
+    assert part.defects[0]["met"]["area"] is True
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.2)
 
 
 def test_a_mix_of_runs_has_the_asked_shares_and_shares_the_base(

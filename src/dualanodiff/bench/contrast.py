@@ -59,7 +59,7 @@ def bond_of(image: np.ndarray, part: np.ndarray, mask: np.ndarray) -> Shown | No
     ring = ring_around(mask, mask)
     if not mask.any() or not ring.any():
         return None
-    core = np.asarray(ndimage.binary_erosion(mask))
+    core: np.ndarray = np.asarray(ndimage.binary_erosion(mask), dtype=bool)
     core = core if core.sum() >= 0.2 * mask.sum() else mask
     level = image[ring].mean(axis=0, dtype=float)
     return shown_contrast(image[core] - level, part[core] - level)

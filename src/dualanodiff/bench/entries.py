@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -111,7 +112,7 @@ def random_base(like: str, folder: Path, *, seed: int = 0) -> str:
         shutil.copytree(loaded.folder / part, out / part, dirs_exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        unet = UNet2DConditionModel.from_config(loaded.unet.config)
+        unet: Any = UNet2DConditionModel.from_config(loaded.unet.config)  # typed as a pair by diffusers
         text = CLIPTextModel(loaded.text_encoder.config)
     for model, part in ((unet, "unet"), (text, "text_encoder")):
         for path in (out / part).glob("*.safetensors"):

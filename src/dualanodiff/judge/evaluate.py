@@ -243,10 +243,11 @@ def _diversity(made: Sequence[np.ndarray], shots: Sequence[np.ndarray], distance
     key = hashlib.sha256("".join([*map(content, shots), "|", *map(content, made)]).encode()).hexdigest()[:32]
     file = distance.cache / f"{key}.json"
     if file.is_file():
-        with contextlib.suppress(ValueError, TypeError):  # damaged, and made again
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged, and made again
             kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            lists = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
-            return Diversity(**kept | lists)
+            for name in ("clusters", "nearest", "distances"):
+                kept[name] = tuple(kept[name])
+            return Diversity(**kept)
     found = cluster_diversity(distance.embeddings(made), torch.cat(list(distance.embeddings(shots))))
     write_json(file, asdict(found))
     return found

@@ -38,7 +38,7 @@ class TextAdapter(nn.Module):
         if rank > 0:
             down.normal_(std=1 / rank, generator=generator)
         self.down = nn.Parameter(down.to(first.device))
-        self.up = nn.Parameter(torch.zeros_like(self.down.mT))
+        self.up = nn.Parameter(torch.zeros_like(self.down.mT, memory_format=torch.contiguous_format))
 
     @property
     def paths(self) -> tuple[str, ...]:

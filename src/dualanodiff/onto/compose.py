@@ -24,8 +24,8 @@ _LIGHTNESS = 0.4
 """A wrong lightness counts so much of a wrong hue."""
 _OPPONENT = np.array([[_LIGHTNESS / 3] * 3, [1, -1, 0], [0.5, 0.5, -1]], dtype=np.float32)
 # Rows that make lightness, red against green and yellow against blue from rgb.
-_REPLACED = 40.0
-"""A change of so many grey levels replaces what was there: two thirds of the good picture's own detail are gone."""
+_REPLACED = 120.0
+"""A change of so many grey levels, as where a hole is filled, takes two thirds of the good picture's own detail away."""
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ class _Job:
     """The object, where defects are to lie on it."""
     asked: dict[str, float]
     stretch: float = 1.0
+    draw: int = 0
+    """Which place and noise: one that is only too large or small is made again of the same, stretched."""
     attempts: int = 0
     best: "_Attempt | None" = None
 
@@ -186,8 +188,8 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
     size = kind.settings.sample.batch_size
     for begin in range(0, len(jobs), size):
         batch = jobs[begin : begin + size]
-        places = [_draw_place(job, wishes, attempt, seed) for job in batch]
-        names = [(job.part.index, job.number, attempt) for job in batch]
+        places = [_draw_place(job, wishes, seed) for job in batch]
+        names = [(job.part.index, job.number, job.draw) for job in batch]
         seen = [place.window.see(job.part.image) for job, place in zip(batch, places, strict=True)]
         latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed)
         pictures = [_levels(kind.sampler.base.decode(rows)) for rows in (*latents, plain)]
@@ -196,12 +198,12 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
             _try(job, wishes, place, drawn, None if attention is None else attention[row])
 
 
-def _draw_place(job: _Job, wishes: Wishes, attempt: int, seed: int) -> Place:
+def _draw_place(job: _Job, wishes: Wishes, seed: int) -> Place:
     kind, onto = job.kind, job.kind.settings.onto
     crop = onto.view == "crop" or (onto.view == "auto" and job.object is None)
     share = job.asked["area"] / wishes.unit / job.region.size if "area" in job.asked else None
     return draw_place(
-        numpy_stream(seed, "place", job.part.index, job.number, attempt),
+        numpy_stream(seed, "place", job.part.index, job.number, job.draw),
         job.part.image,
         kind.shapes,
         kind.key,
@@ -290,8 +292,10 @@ def _try(
     result = MaskResult.found(composed.mask, found.source, found.score, found.threshold)
     inside = float(job.region[composed.drawn].mean()) if composed.drawn.any() else 0.0
     verdict = judge(result.mask, composed.contrast, inside, job.asked, kind.settings.onto, unit=wishes.unit)
-    if "area" in job.asked and verdict.got["area"] > 0:
+    if verdict.met.get("area") is False and verdict.met["inside"]:
         job.stretch *= float(np.clip(job.asked["area"] / verdict.got["area"], 1 / _STRETCH, _STRETCH))
+    else:
+        job.draw += 1
     if job.best is None or verdict.badness < job.best.verdict.badness:
         grey = None if attention is None else _bring_back_grey(place.window, attention, good.shape)
         job.best = _Attempt(composed.image, composed.part, result, grey, place, composed.collar, verdict)
