@@ -89,7 +89,7 @@ class GoodPictures:
         self._memory, self._unit = Memory(cells[chosen]), 1.0
         self.spare = [self.change(rgb) for rgb in normals[::4]]
         """Change maps of the good pictures that are not remembered."""
-        self._unit = max(float(np.percentile(np.stack(self.spare), 99)), 1e-3)
+        self._unit = max(float(np.percentile(np.array(self.spare), 99)), 1e-3)
         self.spare = [change / self._unit for change in self.spare]
 
     def describe(self, rgb: np.ndarray) -> np.ndarray:
@@ -99,13 +99,14 @@ class GoodPictures:
     def change(self, rgb: np.ndarray) -> np.ndarray:
         """Change map float32 (s, s) of a picture uint8 (s, s, 3): 0 as the good ones, 1 as few of their places."""
         described = _describe(rgb)
-        distance = self._memory.distances(self._with_places(described)).reshape(described.shape[:2])
-        factor = rgb.shape[0] / distance.shape[0]
-        return np.asarray(ndimage.zoom(distance, factor, order=1, mode="nearest", grid_mode=True)) / self._unit
+        grid = described.shape[0]
+        distance = self._memory.distances(self._with_places(described)).reshape(grid, grid)
+        larger = ndimage.zoom(distance, rgb.shape[0] / grid, order=1, mode="nearest", grid_mode=True)
+        return np.asarray(larger) / self._unit
 
     def _with_places(self, described: np.ndarray) -> np.ndarray:
         side = described.shape[0]
-        places = np.stack(np.mgrid[:side, :side], axis=-1) * (self.place / side)
+        places = np.moveaxis(np.indices((side, side)), 0, -1) * (self.place / side)
         return np.concatenate([described / self._scale, places], axis=-1).reshape(side * side, -1).astype(np.float32)
 
 
@@ -142,7 +143,7 @@ def _describe(rgb: np.ndarray) -> np.ndarray:
     parts = [ndimage.gaussian_filter(lab, (s * unit, s * unit, 0), truncate=3) for s in (0.7, 2, 4, 8)]
     for size in (1, 2):
         edges = [
-            ndimage.gaussian_filter(light, size * unit, order=order, truncate=3) * size * unit
+            ndimage.gaussian_filter(light, size * unit, order=order, truncate=3) * size * unit  # type: ignore[arg-type]
             for order in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0))
         ]
         parts.append(np.stack(edges, axis=-1) * 1.5)

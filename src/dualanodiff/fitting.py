@@ -329,7 +329,8 @@ class Fit:
 
     def _write(self, step: int) -> None:
         """Write the adapters, a last preview, and last of all what sampling starts from, which marks the run finished."""
-        save_adapters(self.pair_model.dual, self.pair_model.text, self.folder.adapter)
+        stored = getattr(torch, self.settings.train.adapter_precision)
+        save_adapters(self.pair_model.dual, self.pair_model.text, self.folder.adapter, dtype=stored)
         if self.settings.train.preview_steps:
             self._preview(step)
         parts = self.latents.pairs[:, 0, 1].to(self.device)

@@ -299,3 +299,19 @@ def growth(
 
     result = measure_growth(out, size=size, rounds=rounds, assignments=assignments)
     show(result, growth_table(result), as_json=as_json)
+
+
+@app.command()
+def memory(settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Count what a fit at Stable Diffusion 1.5's size would take on a GPU; none is needed."""
+    assignments = read_assignments(settings)
+    from dualanodiff.bench.forecast import forecast_sd15
+    from dualanodiff.settings import Settings
+
+    result = forecast_sd15(Settings().updated(assignments, "--set"))
+    lines = [f"{size:6.2f} GiB  {name}" for name, size in result["gib"].items()]
+    lines += [
+        f"{result['total_gib']:6.2f} GiB  together, to which the GPU's own context and buffers come",
+        f"{result['adapter_bytes'] / 1e6:.0f} MB of adapters on disk",
+    ]
+    show(result, "\n".join(lines), as_json=as_json)

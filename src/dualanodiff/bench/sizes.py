@@ -40,7 +40,7 @@ def size_base(size: str) -> Base:
 
 def _unet(size: str) -> UNet2DConditionModel:
     if size == "sd15":
-        return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        return sd15_unet()
     return UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(32, 64),
@@ -51,6 +51,11 @@ def _unet(size: str) -> UNet2DConditionModel:
         attention_head_dim=4,
         norm_num_groups=8,
     )
+
+
+def sd15_unet() -> UNet2DConditionModel:
+    """A fresh UNet of Stable Diffusion 1.5's shape, 860 M weights."""
+    return UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
 
 
 def _vae(size: str) -> AutoencoderKL:

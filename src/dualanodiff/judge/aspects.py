@@ -206,7 +206,7 @@ class Gauge:
 
     def _like_good(self, image: np.ndarray, mask: np.ndarray, change: np.ndarray) -> tuple[float, float]:
         """How like good ones a picture is away from its mask: in its places, and in its texture's strength."""
-        rest = ~ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32))
+        rest = ~np.asarray(ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32)), dtype=bool)
         if rest.mean() < 0.05:
             return 1.0, 1.0
         mean, spread = self._usual_texture

@@ -134,7 +134,7 @@ class _Originals:
         details, marked = np.pad(details, edge, mode="reflect"), np.pad(np.stack(masks).astype(np.float32), edge)
         self._shape = details.shape[1:]
         layers = (details, details * details, marked)
-        self._detail, self._square, self._mask = (fft.rfft2(each) for each in layers)
+        self._detail, self._square, self._mask = (np.asarray(fft.rfft2(each)) for each in layers)
 
     def similarities(self, patch: tuple[np.ndarray, np.ndarray], among: Sequence[int]) -> np.ndarray:
         """Highest correlation -1..1 of a patch's details with each shot's, over all shifts that meet the shot's defect."""
@@ -144,7 +144,7 @@ class _Originals:
         norm = float(np.square(centred).sum())
         if norm < _FLAT * total:
             return np.zeros(len(among))
-        pattern, window = (np.conj(fft.rfft2(each, self._shape)) for each in (centred, weights))
+        pattern, window = (np.conj(np.asarray(fft.rfft2(each, self._shape))) for each in (centred, weights))
         # Without wrapping round: only shifts that keep the patch inside.
         valid = (
             slice(None),
@@ -157,7 +157,7 @@ class _Originals:
             self._square[shots] * window,
             self._mask[shots] * window,
         )
-        product, mean, square, met = (fft.irfft2(each, self._shape)[valid] for each in products)
+        product, mean, square, met = (np.asarray(fft.irfft2(each, self._shape))[valid] for each in products)
         power = square - mean * mean / total
         least = np.minimum(_MEETS * total, 0.9 * met.max(axis=(1, 2), keepdims=True))
         counts = (power > _FLAT * total) & (met >= least)

@@ -67,9 +67,9 @@ def unet(
     file: PackArgument,
     out: FolderOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 8000,
-    size: SizeOption = 256,
-    channels: Annotated[str, typer.Option("--channels", help="Widths of the UNet's levels.")] = "96,96,192",
-    plain: Annotated[int, typer.Option("--plain-levels", min=0, help="Outermost levels without attention.")] = 1,
+    size: SizeOption = 128,
+    channels: Annotated[str, typer.Option("--channels", help="Widths of the UNet's levels.")] = "96,192",
+    plain: Annotated[int, typer.Option("--plain-levels", min=0, help="Outermost levels without attention.")] = 0,
     begin: Annotated[
         Path | None, typer.Option("--grow-from", metavar="FOLDER", help="A training at half the size to begin from.")
     ] = None,

@@ -50,7 +50,7 @@ class UNetPlan:
 
     steps: int = 8000
     """Optimiser steps; the rate falls to zero over the last fifth."""
-    size: int = 256
+    size: int = 128
     """Side of the pictures in pixels."""
     pairs: int = 8
     """Procedural pairs a step, two UNet rows each."""
@@ -58,9 +58,9 @@ class UNetPlan:
     """Single pictures a step."""
     rate: float = 5e-4
     """Peak AdamW rate."""
-    channels: tuple[int, ...] = (96, 96, 192)
+    channels: tuple[int, ...] = (96, 192)
     """Widths of the UNet's levels."""
-    plain_levels: int = 1
+    plain_levels: int = 0
     """Outermost levels without attention, where it would cost more than everything else together."""
     prediction: str = "v_prediction"
     """v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end."""
