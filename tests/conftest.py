@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from dualanodiff.images import write_png
+from dualanodiff.progress import silent
 
 if TYPE_CHECKING:
     from dualanodiff.runs import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _nobody_was_silenced() -> Iterator[None]:
+    """A command called with --json in this process silences progress; the next test must not inherit that."""
+    silent.set(False)
+    yield
+    silent.set(False)
 
 
 @pytest.fixture(scope="session")

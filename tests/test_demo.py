@@ -56,7 +56,7 @@ def test_a_second_call_makes_nothing_again(tiny_demo: Any, tmp_path: Path) -> No
     assert tiny_demo() == first
     after = snapshot(tmp_path / "demo")
     assert after.keys() == before.keys()
-    assert {path.name for path in after if after[path] != before[path]} <= {"demo.json", "pairs.png"}
+    assert {path.name for path in after if after[path] != before[path]} <= {"demo.json", "pairs.png", "lineage.json"}
 
 
 def test_a_call_after_a_kill_goes_on(tiny_demo: Any, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_only_settings_that_make_no_other_run_may_change(begun: RunFolder) -> No
         "train.preview_steps": 4,
         "train.report_to": "tensorboard",
         "train.gradient_checkpointing": "true",
+        "train.compile": "true",
     }
     assert changed.keys() == CHANGEABLE
     wished = Settings().updated(changed | {"sample.batch_size": 9, "mask.method": "attention"}, "test")

@@ -159,3 +159,14 @@ def test_doubles_among_the_shots_do_not_make_real_defects_look_unreal():
         gauge = Gauge(normals, shots, doubles)
         found[name] = gauge.measure(*defect_picture(31)).realistic
     assert found["known"] >= REAL > found["unknown"]
+
+
+def test_all_of_a_texture_is_on_the_object():
+    """Even where one of its pictures happens to look like an object on a ground."""
+    random = np.random.default_rng(0)
+    normals = [random.integers(90, 160, (SIDE, SIDE, 3), np.uint8) for _ in range(8)]
+    gauge = Gauge(normals, [Shot(normals[0], defect_picture(0)[1], "0")])
+    corner = np.zeros((SIDE, SIDE), bool)
+    corner[:6, :6] = True
+    assert gauge.object is None
+    assert gauge.on_object(good_picture(3), corner) == 1

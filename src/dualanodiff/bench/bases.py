@@ -200,9 +200,8 @@ def _finite(value: float) -> float | None:
 def _bonds_of(folder: Path) -> dict[str, float | int | None]:
     """The bond of a set's pairs, at the pictures' own size."""
     pairs = [pair for pair in open_source(folder).pairs if pair.part is not None]
-    images, parts = (
-        [read_rgb(path) for path in paths] for paths in ([p.image for p in pairs], [p.part for p in pairs])
-    )
+    images = [read_rgb(pair.image) for pair in pairs]
+    parts = [read_rgb(pair.part) for pair in pairs if pair.part is not None]
     return bonds(images, parts, [read_mask(pair.mask) for pair in pairs])
 
 

@@ -38,7 +38,7 @@ def ground_faults(
     offsets: list[float] = []
     spreads: list[float] = []
     for rgb, mask in zip(images, masks, strict=True):
-        own = ground & ~np.asarray(ndimage.binary_dilation(mask, iterations=3))
+        own = ground & ~np.asarray(ndimage.binary_dilation(mask, iterations=3), dtype=bool)
         if own.sum() < 16:
             continue
         mean, spread = _mean_and_spread(rgb, own)

@@ -103,7 +103,7 @@ class Gauge:
         """What makes REAL of the least that is expected of real pictures, for each part of realism."""
         objects = [object_mask(rgb, None) for rgb in normals[:: max(1, len(normals) // _LOOKS)]]
         found = [mask for mask, source in objects if not source.endswith(NO_OBJECT)]
-        self._object = np.mean(found, axis=0) > 0.5 if 2 * len(found) > len(objects) else None
+        self.object = np.mean(found, axis=0) > 0.5 if 2 * len(found) > len(objects) else None
         """Where the good pictures mostly have their object; None for a texture."""
 
     def _look(self, normals: Sequence[np.ndarray]) -> GoodPictures:
@@ -169,10 +169,12 @@ class Gauge:
         return float(ranks + (most & near).sum() / most.sum()) / 2
 
     def on_object(self, image: np.ndarray, mask: np.ndarray) -> float:
-        """Share of the mask on the picture's own object, or where good pictures have theirs if it shows none."""
+        """Share of the mask on the picture's own object, or where good pictures have theirs if it shows none; 1 on a texture."""
+        if self.object is None:
+            return float(mask.any())
         body, source = object_mask(image, None)
-        if source.endswith(NO_OBJECT) and self._object is not None:
-            body = self._object
+        if source.endswith(NO_OBJECT):
+            body = self.object
         reach = 1 + 2 * max(1, mask.shape[0] // 64)
         return float((mask & ndimage.maximum_filter(body, reach)).sum() / max(int(mask.sum()), 1))
 

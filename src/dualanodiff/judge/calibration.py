@@ -53,6 +53,7 @@ def check_reference(reference: Reference, data: Path, *, most: int = 30) -> dict
 def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dict[str, list[Case]]:
     """Cases by kind: real defects that were held out, and pairs with something wrong with them."""
     real = [(shot.image, shot.mask) for shot in _spread(reference.held_out, most)]
+    has_object = reference.gauge.object is not None
     masks, blur = [mask for _, mask in real], 1.5 * reference.side / 128
     kinds = {
         "held-out real": real,
@@ -61,7 +62,7 @@ def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dic
             (image, other) for (image, _), other in zip(real, masks[1:] + masks[:1], strict=True)
         ],
         "empty mask": [(image, np.zeros_like(mask)) for image, mask in real[:3]],
-        "mask off the object": [case for image, mask in real if (case := _off(image, mask)) is not None],
+        "mask off the object": [case for image, mask in real if has_object and (case := _off(image, mask)) is not None],
         "blurred picture": [(ndimage.gaussian_filter(image, (blur, blur, 0)), mask) for image, mask in real],
         "defect of noise": [(_noisy(image, mask, i), mask) for i, (image, mask) in enumerate(real)],
         "copy of a shot": [turned((shot.image, shot.mask), i) for i, shot in enumerate(_spread(reference.shots, most))],

@@ -21,6 +21,8 @@ from dualanodiff.model.interaction import Interaction
 from dualanodiff.model.linear import BranchLoRA
 
 BRANCHES = ("image", "part")
+FEW_SCORES = 512 * 512
+"""Up to so many scores a head, plain products beat a CPU's own attention in bf16, whose backward pass is slow."""
 
 Watch = Callable[[str, Tensor, Tensor], None]
 """Is shown the path, queries and keys (rows, heads, tokens, width) of every cross-attention layer."""
@@ -122,7 +124,12 @@ class DualLayer(nn.Module):
 
 def attend(query: Tensor, key: Tensor, value: Tensor, attn: Attention) -> Tensor:
     """Softmax attention of (rows, heads, tokens, width), as (rows, tokens, heads x width)."""
-    return F.scaled_dot_product_attention(query, key, value, scale=attn.scale).transpose(1, 2).flatten(2)
+    scores = query.shape[-2] * key.shape[-2]
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and scores <= FEW_SCORES:
+        mixed = torch.softmax(query * attn.scale @ key.mT, dim=-1).to(value.dtype) @ value
+    else:
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def split_heads(rows: Tensor, attn: Attention) -> Tensor:

@@ -128,8 +128,9 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         if plan.decoder_only and not meta["plan"].get("decoder_only"):
             average.copy_to(vae.parameters())  # vae/ holds the averaged encoder, so that one stays
     if plan.decoder_only:
-        vae.encoder.requires_grad_(False)
-        vae.quant_conv.requires_grad_(False)
+        whole: Any = vae  # its quant_conv may be None for other plans, which a checker cannot know
+        whole.encoder.requires_grad_(False)
+        whole.quant_conv.requires_grad_(False)
     began = time.monotonic()
 
     def save() -> None:
