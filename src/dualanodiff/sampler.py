@@ -164,7 +164,7 @@ class PairSampler:
 
         def adjust(clean: Tensor, progress: float) -> Tensor:
             step = round(progress * last)
-            if progress < INCLUSION_FROM or step % INCLUSION_EVERY:
+            if progress < INCLUSION_FROM or (last - step) % INCLUSION_EVERY:  # so that the last step has it
                 return clean
             image, part = self.base.decode(clean.flatten(0, 1)).unflatten(0, (2, -1))
             shown = image + settings.inclusion * defect_share(part, key) * (part - image)

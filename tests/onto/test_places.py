@@ -114,6 +114,17 @@ def test_shots_whose_defects_lie_elsewhere_do_not_bind_to_the_object():
     assert not Shapes.of(shots(), no_object).on_object
 
 
+def test_a_defect_that_looks_like_the_ground_is_no_hole_in_the_object():
+    masks = iter([shot.mask for shot in shots()])
+
+    def find(rgb):
+        found = np.zeros(rgb.shape[:2], bool)
+        found[4:60, 4:60] = True
+        return found & ~next(masks)
+
+    assert Shapes.of(shots(), find).on_object
+
+
 def test_flips_come_only_where_they_are_allowed():
     corners = {bool(shown(draw(seed, share=0.05))[_corner(draw(seed, share=0.05))]) for seed in range(6)}
     assert corners == {False}, "the shape's missing corner stays at the top left"

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import ConvexHull, Delaunay
 
 from dualanodiff.data.shots import Shot, part_target
 from dualanodiff.images import resize_mask, resize_rgb
@@ -74,7 +75,7 @@ class Shapes:
             found = find_object(shot.image)
             box = extent(shot.mask)
             if found is not None:
-                inside.append(float(found[shot.mask].mean()))
+                inside.append(_share_in_hull(shot.mask, found))
             frame = extent(found) if found is not None else (slice(0, len(shot.mask)), slice(0, shot.mask.shape[1]))
             center = [
                 ((part.start + part.stop) / 2 - whole.start) / (whole.stop - whole.start)
@@ -89,6 +90,13 @@ class Shapes:
     def colors(self) -> np.ndarray:
         """All their pixels, uint8 (n, 3)."""
         return np.concatenate([shape.rgb[shape.mask] for shape in self.shapes])
+
+
+def _share_in_hull(mask: np.ndarray, found: np.ndarray) -> float:
+    """How much of a mask lies in the convex hull of an object: a dark stain at its edge is no hole in it on a dark ground."""
+    corners = np.argwhere(found)
+    corners = corners[ConvexHull(corners).vertices]
+    return float((Delaunay(corners).find_simplex(np.argwhere(mask)) >= 0).mean())
 
 
 def extent(mask: np.ndarray) -> tuple[slice, slice]:
