@@ -63,12 +63,12 @@ def write_behind(most: int = 32) -> Iterator[Callable[..., None]]:
 
 
 def unfinished(path: Path) -> bool:
-    """Whether this is a temporary file of `write_atomic`.
+    """Whether this is a temporary file of `write_atomic`, or of safetensors, which writes beside what it is given.
 
-    >>> unfinished(Path("run/.config-3ka_x0b1.toml")), unfinished(Path("run/.gitignore"))
-    (True, False)
+    >>> [unfinished(Path("run") / name) for name in (".config-3ka_x0b1.toml", ".tmp3jE8xM", ".gitignore")]
+    [True, True, False]
     """
-    return re.fullmatch(r"\..+-[a-z0-9_]{8}(\.\w+)?", path.name) is not None
+    return re.fullmatch(r"\..+-[a-z0-9_]{8}(\.\w+)?|\.tmp[A-Za-z0-9]{6}", path.name) is not None
 
 
 def drop_unfinished(folder: Path) -> None:
