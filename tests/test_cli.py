@@ -30,6 +30,16 @@ def loud():
     silent.reset(token)
 
 
+@pytest.fixture(autouse=True)
+def place(tmp_path_factory, monkeypatch):
+    """A folder with the data and the run that most commands here name."""
+    root = tmp_path_factory.mktemp("place")
+    for name in ("data/train/good/0.png", "data/test/hole/0.png", "runs/a/config.toml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    monkeypatch.chdir(root)
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Every module that a command hands over to, replaced by one that notes what it was given."""
@@ -217,12 +227,12 @@ def test_control_c_in_a_real_process_ends_without_a_traceback():
 
 def test_fit_passes_everything_on_and_says_what_to_type_next(calls):
     calls.stub("dualanodiff.fit_folder", "fit_folder", SUMMARY)
-    words = ["--category", "tile", "--base", "sd", "--shots", "all", "--resume"]
+    words = ["--category", "data", "--base", "sd", "--shots", "all", "--resume"]
     result = run(*fit_words(*words, "--set", "seed=3", "--set", "train.max_train_steps=9"))
     assert result.exit_code == 0
     expected = {
         "defect": "hole",
-        "category": "tile",
+        "category": "data",
         "out": Path("runs/a"),
         "base": "sd",
         "shots": "all",
@@ -320,3 +330,13 @@ def test_printed_settings_are_a_config_file(tmp_path):
     assert read_settings(path) == Settings().updated({"train.learning_rate": 1e-3}, "test")
     changed = run("settings", "--config", path, "--set", "seed=4", "--json")
     assert json.loads(changed.stdout) == read_settings(path).updated({"seed": 4}, "test").to_dict()
+
+
+@pytest.mark.parametrize("words", [("fit", "nowhere", "--defect", "stain"), ("check", "nowhere"), ("adapt", "nowhere")])
+def test_a_wrong_folder_is_refused_before_the_slow_imports(words: tuple[str, ...], tmp_path: Path) -> None:
+    code = "import sys; from dualanodiff.cli import app\ntry: app()\nfinally: print('torch' in sys.modules)"
+    out = [] if words[0] == "check" else ["--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words, *out], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nowhere: no folder can be opened here" in done.stderr
+    assert done.stdout.split()[-1] == "False"

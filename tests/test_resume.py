@@ -96,6 +96,17 @@ def test_a_run_killed_at_a_random_moment_goes_on(
     assert_whole(resume(), whole)
 
 
+def test_what_a_library_left_half_written_is_dropped(
+    whole: RunFolder, tiny_base_folder: Path, tmp_path: Path, resume: Resume
+) -> None:
+    """safetensors fills a temporary file of its own beside the one it is told to write."""
+    fit_small(tiny_base_folder, tmp_path / "run", train__max_train_steps=2)
+    half = tmp_path / "run" / "checkpoints" / ".tmp3jE8xM"
+    half.write_bytes(b"half")
+    assert same(resume(), whole)
+    assert not half.exists()
+
+
 def test_a_run_in_another_process_is_the_same_run(whole: RunFolder, tiny_base_folder: Path, tmp_path: Path) -> None:
     process = start(fit_alone, tiny_base_folder, tmp_path / "run", torch.get_num_threads())
     process.join(300)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from dualanodiff.bases_cli import BaseOption, CategoryOption, DataArgument, adapt_command, card_command
 from dualanodiff.bench.cli import app as bench_app
 from dualanodiff.console import (
     ConfigOption,
@@ -21,6 +22,7 @@ from dualanodiff.console import (
     read_mask_wishes,
     show,
 )
+from dualanodiff.data.catalog import category_folders, pick
 from dualanodiff.judge.cli import calibrate_command, evaluate_command, filter_command, render_filter
 from dualanodiff.lift.cli import lift_command
 from dualanodiff.onto.cli import (
@@ -51,14 +53,9 @@ app.command("evaluate")(evaluate_command)
 app.command("filter")(filter_command)
 app.command("calibrate")(calibrate_command)
 app.command("lift")(lift_command)
+app.command("adapt")(adapt_command)
+app.command("card")(card_command)
 
-DataArgument = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A folder in the MVTec AD layout, or one category of it.")
-]
-CategoryOption = Annotated[str | None, typer.Option("--category", help="Needed where DATA has more than one.")]
-BaseOption = Annotated[
-    str, typer.Option("--base", help="mini (shipped), a folder in Stable Diffusion's layout, or a hub id.")
-]
 ShotsOption = Annotated[
     str, typer.Option("--shots", metavar="all|N|first-third|FILE", help="Which pictures of the defect to learn from.")
 ]
@@ -111,6 +108,7 @@ def check(
 ) -> None:
     """Say what DATA holds, what is wrong with it by file, and what a run would cost; exit 1 on errors."""
     assignments = read_assignments(settings, config)
+    category_folders(data)
     from dualanodiff.cost import measure_cost
     from dualanodiff.data.check import check as find_problems
     from dualanodiff.data.check import render
@@ -157,6 +155,7 @@ def fit(
 ) -> None:
     """Learn one defect type from its shots."""
     assignments = read_assignments(settings, config)
+    pick(data, category, defect)  # a slip of the pen is found before the slow imports
     from dualanodiff.fit_folder import fit_folder
 
     if normals:
@@ -184,45 +183,6 @@ def fit(
         text += f"Look at {out / 'preview'}. "
     text += f"Next: {command_line('generate', out, '--count', 100, '--out', 'SET')}"
     show(result, text, as_json=as_json)
-
-
-@app.command()
-def adapt(
-    data: DataArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The base folder to make, or to go on with.")],
-    category: CategoryOption = None,
-    base: BaseOption = "mini",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 300,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak AdamW rate.")] = 2e-4,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Adapt a base to a product's good pictures, once for all its defect types: a base for `fit --base`."""
-    assignments = read_assignments(settings)
-    from dualanodiff.adapt import adapt as adapt_base
-    from dualanodiff.pretrain.adaptation import AdaptPlan
-
-    plan = AdaptPlan(steps=steps, rate=rate)
-    result = adapt_base(data, category=category, base=base, out=out, plan=plan, assignments=assignments)
-    next_step = command_line("fit", data, "--defect", "D", "--base", out, "--out", "RUN")
-    text = (
-        f"Adapted {base} to {result['normals']} good pictures of {result['category']} in {result['steps']} steps and "
-        f"{duration(result['seconds'])}: {out}. Next: {next_step}"
-    )
-    show(result, text, as_json=as_json)
-
-
-@app.command()
-def card(
-    base: Annotated[str, typer.Argument(metavar="[BASE]", help="As --base of fit.")] = "mini",
-    as_json: JsonOption = False,
-) -> None:
-    """Say what a base is: data, licences, steps, hardware, figures, limits, and the SHA-256 of every weight file."""
-    from dualanodiff.model.base import load_base
-    from dualanodiff.model.card import card_of, render_card
-
-    result = card_of(load_base(base))
-    show(result, render_card(result), as_json=as_json)
 
 
 @app.command()
@@ -259,6 +219,9 @@ def generate(
     assignments = read_assignments(settings)
     wishes = {"where": where, "region": region, "box": box, "area": area, "contrast": contrast, "scale": scale}
     given = given_wishes(onto, {**wishes, "mix": mix, "defects": defects})
+    from dualanodiff.runs import RunFolder
+
+    RunFolder(run).settings()  # that it is a run is known before the slow imports
     from dualanodiff.generation import generate_set
 
     if best:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter
 
 from dualanodiff.data.catalog import find_pictures
 from dualanodiff.errors import DataError
@@ -25,8 +26,10 @@ SAME = 64
 """Bits of 256 in which two copies of one picture may differ: the most seen after shrinking and strong compression."""
 ALIKE = 0.975
 """Correlation of two 32 x 32 grey thumbnails from which on a picture is suspected, as smooth pictures share their coarse
-waves. Copies reached 0.986 and more; a sky and a tile of the same shading reached 0.980 (docs/base.md), so look at both.
+waves. Copies reached 0.986 and more.
 """
+DETAIL = 0.8
+"""The same correlation of what a Gaussian of 1.5 px leaves out: copies reached 0.88 and more (docs/base.md)."""
 _CROPS = ((0.0, 0.0, 1.0), (0.125, 0.125, 0.75), *((x, y, 0.5) for x in (0.0, 0.5) for y in (0.0, 0.5)))
 """Left, top and side, in shares of the picture, of what is looked for of each evaluation picture."""
 
@@ -41,6 +44,7 @@ class Duplicate:
     evaluated: str
     bits: int
     correlation: float
+    detail: float
 
 
 def picture_hash(rgb: np.ndarray) -> np.ndarray:
@@ -61,15 +65,17 @@ def find_duplicates(trained: Iterable[Named], evaluated: Iterable[Named]) -> lis
     if not goals:
         return []
     hashes = np.packbits([picture_hash(rgb) for _, rgb in goals], axis=1)
-    thumbnails = np.stack([_standardised(rgb) for _, rgb in goals])
+    thumbnails = np.stack([_thumbnail(rgb) for _, rgb in goals])
     found: list[Duplicate] = []
     for name, rgb in trained:
         bits = np.bitwise_count(hashes ^ np.packbits(picture_hash(rgb))).sum(axis=1, dtype=int)
         near = np.flatnonzero(bits <= SAME)
-        alike = thumbnails[near] @ _standardised(rgb)
-        if len(near) and alike.max() >= ALIKE:
-            place, most = near[alike.argmax()], round(float(alike.max()), 4)
-            found.append(Duplicate(name, goals[place][0], int(bits[place]), most))
+        coarse, fine = np.einsum("nkp,kp->kn", thumbnails[near], _thumbnail(rgb))
+        both = np.flatnonzero((coarse >= ALIKE) & (fine >= DETAIL))
+        if len(both):
+            best = both[fine[both].argmax()]
+            name_, bits_ = goals[near[best]][0], int(bits[near[best]])
+            found.append(Duplicate(name, name_, bits_, round(float(coarse[best]), 4), round(float(fine[best]), 4)))
     return found
 
 
@@ -125,8 +131,9 @@ def _grey(rgb: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float32)
 
 
-def _standardised(rgb: np.ndarray) -> np.ndarray:
-    """A thumbnail (1024,) of mean 0 and length 1, so that a product of two is their correlation."""
-    values = _grey(rgb, 32).ravel()
-    values = values - values.mean()
-    return values / max(float(np.linalg.norm(values)), 1e-6)
+def _thumbnail(rgb: np.ndarray) -> np.ndarray:
+    """A thumbnail and its fine detail (2, 1024), of mean 0 and length 1: a product of two is their correlation."""
+    grey = _grey(rgb, 32)
+    values = np.stack([grey, grey - gaussian_filter(grey, 1.5)]).reshape(2, -1)
+    values -= values.mean(axis=1, keepdims=True)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
