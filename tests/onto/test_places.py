@@ -104,6 +104,28 @@ def test_places_like_the_shots_lie_where_theirs_lie_on_the_object():
     assert {int(np.linalg.norm(place - expected, axis=-1).argmin()) for place in relative} == {0, 1}
 
 
+def test_a_defect_of_the_whole_object_covers_the_whole_of_another():
+    rgb = np.full((SIDE, SIDE, 3), 230, np.uint8)
+    rgb[10:50, 20:44] = (150, 90, 30)
+    found = (rgb == (150, 90, 30)).all(axis=-1)
+    mask = found.copy()
+    mask[28:32, 30:34] = False  # a hole in the object
+    shapes = Shapes.of([Shot(rgb, mask, "000")], lambda _: found)
+    good = np.full((100, 120, 3), 230, np.uint8)
+    region = np.zeros((100, 120), bool)
+    region[30:60, 20:90] = True
+    place = draw_place(np.random.default_rng(0), good, shapes, KEY, SIDE, region=region, frame=extent(region))
+    inside = place.window.see_mask(region)
+    assert (shown(place) == inside).all()
+    assert np.abs(place.hint[inside].astype(int) - (150, 90, 30)).max() < 3
+    assert (place.allowed == inside).all()
+    # An area that was asked for is one part of the object again.
+    some = draw_place(
+        np.random.default_rng(0), good, shapes, KEY, SIDE, region=region, frame=extent(region), share=0.02
+    )
+    assert 0.3 < shown(some).mean() / 0.02 < 2
+
+
 def test_shots_whose_defects_lie_elsewhere_do_not_bind_to_the_object():
     def find(rgb):
         found = np.zeros(rgb.shape[:2], bool)

@@ -28,6 +28,8 @@ _JITTER = 0.06
 """How far a place is from its shot's, as a share of the object's size."""
 _MOST = 0.8
 """A shape fills at most this share of what the model sees, along each side."""
+_COVERS = 0.7
+"""A shot's defect that covers so much of its object is one of the whole object, such as rust all over."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Shape:
     center: tuple[float, float]
     """y, x relative to the object (0 and 1 are its edges), or to the picture."""
     name: str
+    covers: float = 0.0
+    """Of its object's area; 0 where there is no object."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ class Shapes:
                 ((part.start + part.stop) / 2 - whole.start) / (whole.stop - whole.start)
                 for part, whole in zip(box, frame, strict=True)
             ]
-            shapes.append(
-                Shape(shot.image[box], shot.mask[box], float(shot.mask.mean()), (center[0], center[1]), shot.name)
-            )
+            covers = 0.0 if found is None else float(shot.mask[found].mean())
+            middle, share = (center[0], center[1]), float(shot.mask.mean())
+            shapes.append(Shape(shot.image[box], shot.mask[box], share, middle, shot.name, covers))
         return cls(tuple(shapes), len(inside) > len(shots) / 2 and float(np.mean(inside)) > 0.7)
 
     @property
@@ -121,14 +125,16 @@ def draw_place(
 ) -> Place:
     """A place in `region` (bool, of the good picture's size) for a model that sees squares of `side` pixels.
 
-    `frame` is the object's rows and columns: the place is then like one of the shots'; without it, anywhere in the
-    region. `share` is the area asked for as a share of the picture, else it is like the shot's; `stretch` corrects
-    it by what an earlier attempt got. `smallest` above 0 allows a crop, in which the defect fills at least that
-    share. `flips` are left-right and top-bottom.
+    `frame` is the object's rows and columns: the place is then like one of the shots', and all of the region where the
+    shot's defect covers its object; without it, anywhere in the region. `share` is the area asked for as a share of
+    the picture, else it is like the shot's; `stretch` corrects it by what an earlier attempt got. `smallest` above 0
+    allows a crop, in which the defect fills at least that share. `flips` are left-right and top-bottom.
     """
     shape = shapes.shapes[int(random.integers(len(shapes.shapes)))]
     turned = (flips[0] and random.random() < 0.5, flips[1] and random.random() < 0.5)
     turn = (slice(None, None, -1 if turned[1] else 1), slice(None, None, -1 if turned[0] else 1))
+    if frame is not None and share is None and shape.covers >= _COVERS:
+        return _cover(good, shape, turn, region, key, side)
     wanted = share if share is not None else shape.share * float(np.exp(_SPREAD * random.standard_normal()))
     wanted = min(wanted * stretch, 0.6 * float(region.mean()))
     zoom = (
@@ -158,6 +164,23 @@ def draw_place(
     near = np.asarray(ndimage.distance_transform_edt(~drawn)) <= room
     allowed = near & window.see_mask(region) if drawn.any() else drawn
     return Place(window, hint, allowed, (round(center[1], 1), round(center[0], 1)), shape.name)
+
+
+def _cover(
+    good: np.ndarray, shape: Shape, turn: tuple[slice, slice], region: np.ndarray, key: tuple[int, int, int], side: int
+) -> Place:
+    """The whole region, in the looks of a shot's defect, which is stretched over it; holes take the nearest look."""
+    box = extent(region)
+    near = np.asarray(ndimage.distance_transform_edt(~shape.mask[turn], return_distances=False, return_indices=True))
+    rgb = np.ascontiguousarray(shape.rgb[turn][near[0], near[1]])
+    patch = resize_rgb(rgb, (box[0].stop - box[0].start, box[1].stop - box[1].start))
+    rest = [(part.start, whole - part.stop) for part, whole in zip(box, region.shape, strict=True)]
+    looks = np.pad(patch, (*rest, (0, 0)), mode="edge")  # its edge stays its own when it is shrunk
+    middle = ((box[0].start + box[0].stop) / 2, (box[1].start + box[1].stop) / 2)
+    window = Window.around(good.shape, middle, 1.0, side)
+    allowed = window.see_mask(region)
+    hint = part_target(window.see(looks), allowed, key)
+    return Place(window, hint, allowed, (round(middle[1], 1), round(middle[0], 1)), shape.name)
 
 
 def _draw_center(
