@@ -1,6 +1,10 @@
+from typing import Any
+
+import pytest
 import torch
 
-from dualanodiff.sampler import defect_share
+from dualanodiff.sampler import PairSampler, defect_share
+from dualanodiff.settings import SampleSettings
 
 WHITE = torch.ones(1, 3, 1, 1)
 
@@ -28,3 +32,37 @@ def test_each_part_is_judged_by_its_own_strongest_defect() -> None:
     pale = 1 - (1 - part()) * 0.4
     both = defect_share(torch.cat([part(), pale]), WHITE)
     assert torch.equal(both[0] == 1, both[1] == 1)
+
+
+class Codec:
+    """An autoencoder that changes nothing, and counts."""
+
+    def __init__(self) -> None:
+        self.decoded = 0
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        self.decoded += 1
+        return latents
+
+    def encode(self, rgb: torch.Tensor) -> torch.Tensor:
+        return rgb
+
+
+def law(codec: Codec, **settings: Any) -> Any:
+    sampler = PairSampler(codec, None, torch.zeros(3, 2, 4), torch.zeros(2, 3, 16, 16), key=(255, 255, 255))  # type: ignore[arg-type]
+    return sampler.inclusion(SampleSettings(inclusion=1.0, **settings))
+
+
+@pytest.mark.parametrize(("steps", "times"), [(2, 2), (4, 2), (10, 3), (25, 3), (50, 3)])
+def test_the_law_is_applied_at_three_steps_at_most_and_at_the_last(steps: int, times: int) -> None:
+    codec, clean = Codec(), torch.stack([torch.zeros(1, 3, 16, 16), part()])
+    adjust = law(codec, num_inference_steps=steps)
+    found = [adjust(clean, i / (steps - 1)) for i in range(steps)]
+    assert codec.decoded == times
+    share = defect_share(part(), WHITE)
+    torch.testing.assert_close(found[-1][0], share * part())
+    assert torch.equal(found[-1][1], clean[1])
+
+
+def test_a_distilled_run_has_learned_the_law() -> None:
+    assert law(Codec(), scheduler="distilled") is None

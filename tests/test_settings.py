@@ -119,7 +119,10 @@ def test_any_value_survives_toml(rate, steps, prompt, flip):
         ("train.prompt_dropout=1.5", "--set: train.prompt_dropout is 1.5 but must be 1 or less"),
         ("data.flip_vertical=perhaps", "--set: data.flip_vertical is 'perhaps' but must be true or false"),
         ("model.interaction=ful", "--set: model.interaction is 'ful' but must be one of full, lowrank, none"),
-        ("sample.scheduler=DDIM", "--set: sample.scheduler is 'DDIM' but must be one of ddim, dpmsolver++, pndm"),
+        (
+            "sample.scheduler=DDIM",
+            "--set: sample.scheduler is 'DDIM' but must be one of ddim, dpmsolver++, pndm, distilled",
+        ),
     ],
 )
 def test_a_wrong_assignment_says_what_is_right(text, message):

@@ -23,6 +23,7 @@ from dualanodiff.console import (
     show,
 )
 from dualanodiff.data.catalog import category_folders, pick
+from dualanodiff.distill_cli import distill_command
 from dualanodiff.judge.cli import calibrate_command, evaluate_command, filter_command, render_filter
 from dualanodiff.lift.cli import lift_command
 from dualanodiff.onto.cli import (
@@ -54,6 +55,7 @@ app.command("filter")(filter_command)
 app.command("calibrate")(calibrate_command)
 app.command("lift")(lift_command)
 app.command("adapt")(adapt_command)
+app.command("distill")(distill_command)
 app.command("card")(card_command)
 
 ShotsOption = Annotated[

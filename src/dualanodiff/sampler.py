@@ -25,8 +25,8 @@ PAIRS_A_BACKGROUND = 50
 """Pairs in a row that share one background, as in the released scripts; sharing makes its pass nearly free."""
 
 
-INCLUSION_FROM, INCLUSION_EVERY = 0.4, 3
-"""Share of the steps after which the inclusion law is applied, and at every how many of them."""
+INCLUSION_AT = (0.5, 0.8, 1.0)
+"""Shares of the steps after which the inclusion law is applied; each time costs about two steps."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class PairSampler:
             self.noise(seed, [("pair", index) for index in indices]),
             self.mean if settings.start == "mean" else None,
             settings,
-            background=self._background(indices, seed),
+            background=self.background(indices, seed),
             adjust_clean=self.inclusion(settings),
             record_attention=record_attention,
         )
@@ -139,7 +139,7 @@ class PairSampler:
         side = tuple(cells * self.base.latent_factor for cells in latents.shape[-2:])
         return latents, None if recorder is None else recorder.maps(latents.shape[1], (side[0], side[1]))
 
-    def _background(self, indices: Sequence[int], seed: int) -> Background | None:
+    def background(self, indices: Sequence[int], seed: int) -> Background | None:
         """Every 50 pairs in a row share a normal picture's background and its noise; one that all share is passed once."""
         if self.backgrounds is None:
             return None
@@ -153,18 +153,18 @@ class PairSampler:
         return Background(self.backgrounds[choice].to(device).float(), torch.stack(noise).to(device))
 
     def inclusion(self, settings: SampleSettings) -> Callable[[Tensor, float], Tensor] | None:
-        """Show in the image what the part draws (I_a = I x M), in pixels, at a few steps of the second half.
+        """Show in the image what the part draws (I_a = I x M), in pixels, at three steps of the second half.
 
         In pixels, because a latent cell on the defect's edge holds key colour as well, which must not come along.
         """
-        if settings.inclusion == 0 or self.key is None:
+        if settings.inclusion == 0 or self.key is None or settings.scheduler == "distilled":  # which has learned it
             return None
         key = torch.tensor(self.key, device=self.text.device).view(1, 3, 1, 1) / 127.5 - 1
         last = max(1, settings.num_inference_steps - 1)
+        chosen = {round(share * last) for share in INCLUSION_AT}
 
         def adjust(clean: Tensor, progress: float) -> Tensor:
-            step = round(progress * last)
-            if progress < INCLUSION_FROM or (last - step) % INCLUSION_EVERY:  # so that the last step has it
+            if round(progress * last) not in chosen:
                 return clean
             image, part = self.base.decode(clean.flatten(0, 1)).unflatten(0, (2, -1))
             shown = image + settings.inclusion * defect_share(part, key) * (part - image)

@@ -116,8 +116,8 @@ class SampleSettings:
     """Share of the steps before which there is no guidance; each step without it costs half."""
     guidance_until: float = 1.0
     """Share of the steps after which there is no guidance."""
-    scheduler: Literal["ddim", "dpmsolver++", "pndm"] = "ddim"
-    """Sampler from diffusers; dpmsolver++ needs about half the steps of the others."""
+    scheduler: Literal["ddim", "dpmsolver++", "pndm", "distilled"] = "ddim"
+    """Sampler from diffusers; dpmsolver++ needs about half the steps of the others, distilled is for runs that `distill` made."""
     batch_size: int = 4
     """Pairs per call; a larger one is faster until memory ends."""
     compile: bool = False

@@ -119,6 +119,8 @@ def build_fit(shots: Sequence[Shot], base: Base, settings: Settings, folder: Pat
         nn.Module.to(base.unet, torch.bfloat16)
     fit = Fit(shots, base, RunFolder(Path(tempfile.mkdtemp(dir=folder))), settings, normals)
     fit.encode()
+    if wants_bf16(settings, device):  # a fit encodes in float32, `generate` decodes in bf16
+        nn.Module.to(base.vae, torch.bfloat16)
     return fit
 
 

@@ -16,6 +16,10 @@ SCHEDULERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dpmsolver++": lambda config: DPMSolverMultistepScheduler.from_config(
         config, algorithm_type="dpmsolver++", solver_order=2, final_sigmas_type="zero"
     ),
+    # From the very last timestep to the clean latents in even steps, the ones that `distill` teaches.
+    "distilled": lambda config: DDIMScheduler.from_config(
+        config, clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True
+    ),
     "pndm": lambda config: PNDMScheduler.from_config(config, skip_prk_steps=True),
 }
 

@@ -126,7 +126,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, attn: Attention) -> Tensor
     """Softmax attention of (rows, heads, tokens, width), as (rows, tokens, heads x width)."""
     scores = query.shape[-2] * key.shape[-2]
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and scores <= FEW_SCORES:
-        mixed = torch.softmax(query * attn.scale @ key.mT, dim=-1).to(value.dtype) @ value
+        # Rows and heads as one axis: laid out anew once, not by each of the products and their backward passes.
+        scaled, keys, values = (part.flatten(0, 1) for part in (query * attn.scale, key, value))
+        mixed = torch.bmm(torch.softmax(torch.bmm(scaled, keys.mT), dim=-1), values).unflatten(0, query.shape[:2])
     else:
         mixed = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
     return mixed.transpose(1, 2).flatten(2)
