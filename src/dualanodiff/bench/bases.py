@@ -19,6 +19,7 @@ from dualanodiff.bench.colour import ground_faults
 from dualanodiff.bench.contrast import bonds
 from dualanodiff.bench.entries import Entry, base_of, fingerprint
 from dualanodiff.bench.tasks import Task
+from dualanodiff.data.split import FEWEST
 from dualanodiff.fit_folder import fit_folder
 from dualanodiff.generation import generate_set
 from dualanodiff.images import read_mask, read_rgb
@@ -88,7 +89,12 @@ def compare_bases(
     with progress("bases", len(tasks) * (1 + len(entries))) as bar:
         for task in tasks:
             reference = read_reference(
-                task.data, defect=task.defect, category=task.category, side=budget.side, shots=budget.shots
+                task.data,
+                defect=task.defect,
+                category=task.category,
+                side=budget.side,
+                shots=budget.shots,
+                fewest=FEWEST,
             )
             judged = (METHOD, reference.fingerprint, len(reference.held_out), meter.names, asdict(budget), task.name)
             for entry in [None, *entries]:

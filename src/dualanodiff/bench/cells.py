@@ -30,7 +30,7 @@ from dualanodiff.lift.task import Task, open_task
 from dualanodiff.lift.training import Plan
 from dualanodiff.storage import append_jsonl, read_jsonl
 
-METHOD = 1
+METHOD = 2
 """Raised with every change of what a cell's numbers mean, so that old cells are made again."""
 ARMS = ("generated", "real+generated")
 
@@ -148,6 +148,8 @@ class Contest:
     def _cell(self, method: Method, place: Place, seed: int) -> dict[str, Any]:
         began = time.monotonic()
         making = self.making(place)
+        # Before anything is made: it says whether there is enough to test on.
+        task = self._task(place, making)
         sources: dict[str, Source] = {}
         if not method.arm:
             fit_seed = self._fit_seed(seed)
@@ -155,7 +157,7 @@ class Contest:
         made = time.monotonic()
         found = {defect: self._judge(place, making, defect, source) for defect, source in sources.items()}
         judged = time.monotonic()
-        lift = self._lift(place, making, method.arm, seed, sources)
+        lift = self._lift(task, method.arm, seed, sources)
         return {
             "method": method.name,
             "about": method.about,
@@ -166,6 +168,7 @@ class Contest:
             "sets": {defect: str(source.folder) for defect, source in sources.items()},
             "judged": found,
             "lift": lift,
+            "notes": task.notes,
             "seconds": {
                 "make": round(made - began, 1),
                 "judge": round(judged - made, 1),
@@ -195,21 +198,21 @@ class Contest:
             "copies": copies,
         }
 
-    def _lift(
-        self, place: Place, making: Making, arm: str, seed: int, sources: Mapping[str, Source]
-    ) -> dict[str, dict[str, Any]]:
-        """Scores of the inspectors by arm."""
-        protocol = self.protocol
+    def _task(self, place: Place, making: Making) -> Task:
         if place.name not in self._tasks:
             self._tasks[place.name] = open_task(
-                place.data, place.name, place.defects, side=protocol.plan.side, shots=making.shots
+                place.data, place.name, place.defects, side=self.protocol.plan.side, shots=making.shots
             )
-        task, cells = self._tasks[place.name], self.out / "lift.jsonl"
+        return self._tasks[place.name]
+
+    def _lift(self, task: Task, arm: str, seed: int, sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+        """Scores of the inspectors by arm."""
+        protocol, cells = self.protocol, self.out / "lift.jsonl"
         found: dict[str, dict[str, Any]] = {}
         for name in (arm,) if arm else protocol.arms:
             cell = run_cell(task, name, seed, protocol.plan, sources, cells=cells, allow_unproved=protocol.unproved)
             found[name] = {"proved": cell["proved"], **cell["all"], "by_defect": cell["by_defect"]}
-            if protocol.classify and len(place.defects) > 1 and name != "none":
+            if protocol.classify and len(task.defects) > 1 and name != "none":
                 types = run_types_cell(
                     task, name, seed, protocol.plan, sources, cells=cells, allow_unproved=protocol.unproved
                 )

@@ -74,6 +74,9 @@ def bases(
     count: Annotated[int, typer.Option("--count", min=2, help="Pairs a base and task.")] = 32,
     seed: Annotated[int, typer.Option("--seed", help="Of fits and sets.")] = 0,
     side: Annotated[int, typer.Option("--side", min=32, help="Side in pixels at which all are judged.")] = 128,
+    shots: Annotated[
+        str, typer.Option("--shots", metavar="N|first-third|pieces|FILE", help="As for fit.")
+    ] = "first-third",
     network: Annotated[
         str, typer.Option("--network", help="Feature network of the KID; auto is the best at hand.")
     ] = "auto",
@@ -88,7 +91,7 @@ def bases(
     from dualanodiff.bench.entries import read_entries
     from dualanodiff.bench.tasks import read_tasks
 
-    budget = Budget(steps=steps, count=count, seed=seed, side=side, network=network)
+    budget = Budget(steps=steps, count=count, seed=seed, side=side, shots=shots, network=network)
     result = compare_bases(read_entries(bases), read_tasks(data), out, budget, weights=weights)
     show(result, f"{bases_table(result)}\nWith pictures: {result['page']}", as_json=as_json)
 
@@ -153,7 +156,7 @@ def make(
     seed: Annotated[int, typer.Option("--seed", help="Another seed draws other pairs.")] = 0,
     size: Annotated[int, typer.Option("--size", min=32, help="Side of the pictures in pixels.")] = 256,
     shots: Annotated[
-        str, typer.Option("--shots", metavar="all|N|first-third|FILE", help="As for fit.")
+        str, typer.Option("--shots", metavar="all|N|first-third|pieces|FILE", help="As for fit.")
     ] = "first-third",
     textures: TexturesOption = None,
     object_model: ObjectOption = None,
@@ -213,7 +216,9 @@ def generators(
         typer.Option("--tables", metavar="1,2,...", help="Also in the layouts of these tables of the paper."),
     ] = None,
     base: Annotated[str, typer.Option("--base", help="Of our fits.")] = "mini",
-    shots: Annotated[str, typer.Option("--shots", metavar="N|first-third|FILE", help="As for fit.")] = "first-third",
+    shots: Annotated[
+        str, typer.Option("--shots", metavar="N|first-third|pieces|FILE", help="As for fit.")
+    ] = "first-third",
     same_fit: Annotated[
         bool, typer.Option("--same-fit", help="One fit for all seeds; the spread is then of sampling and inspectors.")
     ] = False,

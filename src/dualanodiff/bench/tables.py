@@ -110,6 +110,7 @@ def summary_tables(rows: Sequence[Row], methods: Sequence[str], places: Sequence
         f"{by}." if standard else f"{by}: stand-ins, so no figures of publications.",
     ]
     lines = _lines(rows, SUMMARY, methods, places)
+    notes += sorted({f"{row['data']}, {note}." for row in rows for note in row.get("notes", ())})
     missing = sorted(
         f"{method} on {place}"
         for method in methods

@@ -43,7 +43,8 @@ def choose_samples(samples: Sequence[Sample], rule: str = "first-third") -> tupl
     """Samples to learn from, in the order of their file names.
 
     `rule` is "first-third" (the first floor(n/3), so that the rest is a clean test), "all", a number N
-    (the first N), or a text file with one picture name a line, where # starts a comment.
+    (the first N), "pieces" (every picture of the first third of the parts photographed, where several show one), or a
+    text file with one picture name a line, where # starts a comment.
 
     >>> pictures = [Sample(Path(f"{i}.png"), None, "hole") for i in range(8)]
     >>> [sample.image.stem for sample in choose_samples(pictures)]
@@ -57,6 +58,15 @@ def choose_samples(samples: Sequence[Sample], rule: str = "first-third") -> tupl
             msg = f"{place}: {len(ordered)} pictures, a third of which is no shot; use --shots all to learn from all"
             raise DataError(msg)
         return ordered[: len(ordered) // 3]
+    if rule == "pieces":
+        from dualanodiff.data.pieces import find_pieces  # noqa: PLC0415 - scipy takes its time, and few ask for this
+
+        pieces = find_pieces(ordered)
+        if len(set(pieces)) < 3:
+            msg = f"{place}: {len(set(pieces))} parts are shown, a third of which is no shot; use --shots all to learn from all"
+            raise DataError(msg)
+        first = sorted(set(pieces))[: len(set(pieces)) // 3]
+        return tuple(sample for sample, piece in zip(ordered, pieces, strict=True) if piece in first)
     if rule == "all":
         return ordered
     if rule.isdecimal():
@@ -132,7 +142,7 @@ def _listed_samples(samples: tuple[Sample, ...], file: Path) -> tuple[Sample, ..
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        msg = f"--shots {file}: not first-third, all or a number, and no such file"
+        msg = f"--shots {file}: not first-third, pieces, all or a number, and no such file"
         raise DataError(msg) from None
     except (OSError, ValueError) as error:
         msg = f"--shots {file}: cannot be read as a list ({error}); write one picture name a line, in UTF-8"

@@ -45,6 +45,7 @@ def check_reference(reference: Reference, data: Path, *, most: int = 30) -> dict
         "defect": reference.defect,
         "side": reference.side,
         "shots": len(reference.shots),
+        "note": reference.note,
         "thresholds": {name: getattr(reference.thresholds, name) for name in (*ASPECTS, "copy")},
         "rows": rows,
     }

@@ -21,7 +21,9 @@ def evaluate_command(
     shots: Annotated[
         str,
         typer.Option(
-            "--shots", metavar="N|first-third|FILE", help="Which real pictures the set was made from; the others judge."
+            "--shots",
+            metavar="N|first-third|pieces|FILE",
+            help="Which real pictures the set was made from; the others judge.",
         ),
     ] = "first-third",
     network: Annotated[
@@ -72,7 +74,9 @@ def filter_command(
     category: Annotated[str | None, typer.Option("--category", help="Needed where DATA has more than one.")] = None,
     shots: Annotated[
         str,
-        typer.Option("--shots", metavar="all|N|first-third|FILE", help="Which real pictures the set was made from."),
+        typer.Option(
+            "--shots", metavar="all|N|first-third|pieces|FILE", help="Which real pictures the set was made from."
+        ),
     ] = "first-third",
     need: Annotated[
         str, typer.Option("--need", help="The checks to pass, of valid,realistic,aligned,on_object,copy.")
@@ -124,7 +128,8 @@ def calibrate_command(
     defect: Annotated[str | None, typer.Option("--defect", help="Needed where there are several.")] = None,
     category: Annotated[str | None, typer.Option("--category", help="Needed where DATA has more than one.")] = None,
     shots: Annotated[
-        str, typer.Option("--shots", metavar="N|first-third|FILE", help="Which pictures the thresholds come from.")
+        str,
+        typer.Option("--shots", metavar="N|first-third|pieces|FILE", help="Which pictures the thresholds come from."),
     ] = "first-third",
     size: Annotated[int, typer.Option("--size", min=32, help="Pixels at which pictures are judged.")] = 128,
     most: Annotated[int, typer.Option("--cases", min=1, help="Cases of each kind that are tried.")] = 30,
@@ -139,6 +144,7 @@ def calibrate_command(
     limits = ", ".join(f"{name} {value:.2f}" for name, value in result["thresholds"].items())
     lines = [
         f"{result['category']} / {result['defect']} at {size} px; thresholds from {result['shots']} shots: {limits}",
+        *([result["note"]] if result["note"] else []),
         "",
         "| share that passes | pairs | valid | realistic | aligned | on object | no copy | all |",
         "|---|---|---|---|---|---|---|---|",

@@ -17,7 +17,7 @@ import torch
 
 from dualanodiff import __version__
 from dualanodiff.data.catalog import Category, Sample, category_folders, pick
-from dualanodiff.data.split import Split, split_defect, trained_test_pictures
+from dualanodiff.data.split import Split, describe_set_aside, split_defect, trained_test_pictures
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
 from dualanodiff.judge.aspects import ASPECTS
@@ -88,7 +88,7 @@ def evaluate_set(
     if category is None and lineage.get("category") in category_folders(real):
         category = lineage["category"]
     found = read_real(real, category=category, defect=defect or lineage.get("defect"), shots=shots, side=side)
-    report = Report()
+    report = Report(warnings=[note] if (note := describe_set_aside(found.split)) else [])
     proved = prove_apart(source, found.split)
     if not proved:
         report.warnings.append(
@@ -114,6 +114,7 @@ def evaluate_set(
         "pairs": len(made),
         "shots": len(found.shots),
         "held_out": len(found.held_out),
+        "set_aside": len(found.split.set_aside),
         "apart": "proved by lineage.json" if proved else "not proved",
         "metrics": report.metrics,
         **aspects,

@@ -1,7 +1,7 @@
 """What a generated set is judged against: real shots, held-out defect pictures and good pictures of one product."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dualanodiff.data.catalog import Category, Sample, pick
-from dualanodiff.data.shots import Shot, choose_samples, mask_fault, missing_mask
-from dualanodiff.data.split import split_defect
+from dualanodiff.data.catalog import Sample, pick
+from dualanodiff.data.shots import Shot, mask_fault, missing_mask
+from dualanodiff.data.split import describe_set_aside, split_defect
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, read_rgb, resize_mask, resize_rgb
 from dualanodiff.judge.aspects import ASPECTS, QUANTILE, REAL, Gauge, calibrate
@@ -50,6 +50,8 @@ class Reference:
     normals: list[np.ndarray]
     fingerprint: str
     """Of everything that scores depend on: the method, the side, shots, masks and good pictures by content."""
+    note: str = ""
+    """How many pictures are neither shots nor held out since they show a shot's own defect; "" for none."""
 
     @cached_property
     def gauge(self) -> Gauge:
@@ -88,15 +90,19 @@ def read_reference(
     side: int = 128,
     shots: str | Collection[str] = "first-third",
     most_normals: int = 40,
+    fewest: int = 0,
 ) -> Reference:
     """The real pictures that sets of one defect type are judged against.
 
-    `shots` is the rule that the set's own shots were chosen by, or their names; all other pictures of the defect are held out. Good
-    pictures are those of train/good, at most `most_normals` of them, evenly chosen. Raises DataError naming the file
-    or folder at fault.
+    `shots` is the rule that the set's own shots were chosen by, or their names; all other pictures of the defect are held out, but for
+    those that show a shot's own defect. Good pictures are those of train/good, at most `most_normals` of them, evenly
+    chosen. Raises DataError naming the file or folder at fault, and where fewer than `fewest` are held out.
     """
     found, name = pick(data, category, defect)
-    learned, tested = _split(found, name, shots)
+    if not found.defects[name]:
+        msg = f"{found.root / 'test' / name}: no pictures; put the pictures of this defect there"
+        raise DataError(msg)
+    split = split_defect(found.defects[name], shots, fewest=fewest)
     good = found.good
     if len(good) < FEWEST_NORMALS:
         msg = f"{found.root / 'train' / 'good'}: {len(good)} good pictures, but a set is judged against {FEWEST_NORMALS} or more; put more there"
@@ -105,7 +111,7 @@ def read_reference(
         good[i] for i in np.unique(np.linspace(0, len(good) - 1, min(most_normals, len(good))).round().astype(int))
     ]
     digest = hashlib.sha256(f"{METHOD} {side}".encode())
-    for sample in learned:
+    for sample in split.shots:
         for path in (sample.image, sample.mask):
             digest.update(sha256(path).encode() if path else b"-")
     for path in chosen:
@@ -114,10 +120,11 @@ def read_reference(
         found.name,
         name,
         side,
-        [_read_shot(sample, side) for sample in learned],
-        [_read_shot(sample, side) for sample in tested if sample.mask],
+        [_read_shot(sample, side) for sample in split.shots],
+        [_read_shot(sample, side) for sample in split.held_out if sample.mask],
         [read_rgb(path, size=side) for path in chosen],
         digest.hexdigest()[:16],
+        describe_set_aside(split),
     )
 
 
@@ -133,20 +140,6 @@ def reference_of_run(lineage: Mapping[str, Any], side: int) -> Reference:
         raise DataError(msg)
     category, defect = shots[0].parents[2], shots[0].parent.name
     return read_reference(category, defect=defect, side=side, shots={path.stem for path in shots})
-
-
-def _split(found: Category, defect: str, rule: str | Collection[str]) -> tuple[Sequence[Sample], Sequence[Sample]]:
-    samples = found.defects[defect]
-    if not samples:
-        msg = f"{found.root / 'test' / defect}: no pictures; put the pictures of this defect there"
-        raise DataError(msg)
-    if not isinstance(rule, str):
-        return [x for x in samples if x.image.stem in rule], [x for x in samples if x.image.stem not in rule]
-    learned = choose_samples(samples, rule)
-    if len(learned) == len(samples):
-        return learned, ()
-    split = split_defect(samples, rule)
-    return split.shots, split.held_out
 
 
 def _read_shot(sample: Sample, side: int) -> Shot:

@@ -33,7 +33,7 @@ def lift_command(
         str,
         typer.Option(
             "--shots",
-            metavar="N|first-third|FILE",
+            metavar="N|first-third|pieces|FILE",
             help="Which real pictures the sets were made from; the others test.",
         ),
     ] = "first-third",
@@ -69,5 +69,6 @@ def lift_command(
     result = measure_lift(
         sources, real, category, out=out, plan=plan, arms=names, seeds=seeds, shots=shots, allow_unproved=unproved
     )
-    text = f"{result['sentence']}\nTables: {out / 'lift.md'}; page: {out / 'lift.html'} ({duration(result['seconds'])} of computing)"
+    text = "\n".join([*result["notes"], result["sentence"]])
+    text += f"\nTables: {out / 'lift.md'}; page: {out / 'lift.html'} ({duration(result['seconds'])} of computing)"
     show(result, text, as_json=as_json)

@@ -110,10 +110,12 @@ def _result(
             name: {
                 "shots": len(split.shots),
                 "held_back": len(split.held_out),
+                "set_aside": len(split.set_aside),
                 "far": int((tests.far & (tests.types == number)).sum()),
             }
             for number, (name, split) in enumerate(task.splits.items())
         },
+        "notes": task.notes,
         "normal": {"trained": len(task.good), "tested": len(task.test_good)},
         "plan": plan.facts(),
         "seeds": seeds,

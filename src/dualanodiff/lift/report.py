@@ -63,6 +63,7 @@ def _introduction(result: Mapping[str, Any]) -> list[str]:
         f"steps of {plan['batch']}, tested after the last step, {result['seeds']} seeds: mean and standard deviation, in percent. "
         "Half of what it learns from is normal, half shows defects, evenly over types and over real and generated.",
     ]
+    lines += [f"{note}." for note in result.get("notes", ())]
     unproved = [name for name, known in proved.items() if not known]
     if unproved:
         lines.append(

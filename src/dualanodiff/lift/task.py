@@ -1,11 +1,12 @@
 """What all arms of a comparison share: normal pictures, shots, and held-back real pictures that only ever test.
 
-The held-back pictures of a type, in the order of their names:
+Pictures that show the very defect of a shot are set aside. The others are held back, in the order of their names:
 
     | growth share: the first half     | far half                    |
     | what "real+N" adds to the shots  | what "real+N" is tested on  |
 
-Arms that add none of them are tested on all, and on the far half again where they stand beside "real+N".
+Pictures that show one defect lie in one half. Arms that add none are tested on all, and on the far half again where they
+stand beside "real+N".
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from dualanodiff.data.catalog import Category, Sample, category_folders, choose_name, read_category
 from dualanodiff.data.shots import mask_fault, missing_mask
-from dualanodiff.data.split import Split, split_defect, trained_test_pictures
+from dualanodiff.data.split import Split, describe_set_aside, split_defect, trained_test_pictures
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, read_rgb, resize_mask, resize_rgb
 from dualanodiff.judge.source import Source
@@ -65,7 +66,12 @@ class Task:
     @cached_property
     def growth(self) -> dict[str, tuple[Sample, ...]]:
         """The share of the held-back pictures of each type that "real+N" may learn from."""
-        return {name: split.held_out[: len(split.held_out) // 2] for name, split in self.splits.items()}
+        return {name: split.halves()[0] for name, split in self.splits.items()}
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each type of which pictures were set aside: how many, and why."""
+        return [text for split in self.splits.values() if (text := describe_set_aside(split))]
 
     @property
     def most_more(self) -> int:
@@ -98,7 +104,8 @@ class Task:
             images.append(pool.images)
             masks.append(pool.masks)
             types += [number] * len(pool)
-            apart = [sha256(sample.image) not in learned for sample in split.held_out]
+            names = {sample.image for sample in self.growth[name]}
+            apart = [s.image not in names and sha256(s.image) not in learned for s in split.held_out]
             if not any(apart):
                 msg = f"{self.root / 'test' / name}: the held-back pictures are copies of each other; put different ones there"
                 raise DataError(msg)
