@@ -62,7 +62,7 @@ def test_one_shot_can_be_overfitted(tmp_path: Path) -> None:
     }
     errors: list[dict[str, float]] = []
     losses: list[float] = []
-    for steps, rate in ((10, 0.0), (60, 2e-3)):
+    for steps, rate in ((10, 0.0), (120, 2e-3)):
         train = {"train.max_train_steps": steps, "train.learning_rate": rate}
         settings = recommended(base).updated(changes, "test").updated(train, "test")
         run = fit([shot], base, tmp_path / f"{steps}", settings)

@@ -136,8 +136,10 @@ class OntoSettings:
     """Share of the denoising, at its end, in which the image may leave the good picture; before that it is held to it. More is a stronger change."""
     begin: float = 0.3
     """Share of the denoising left out at its beginning: the part starts as a shot's shape at its place under noise. More is cheaper and nearer to the shape."""
-    inclusion: float = 0.0
-    """As sample.inclusion, which does not count here: how strongly the image is made to show what the part draws. 0 leaves it to the interaction."""
+    inclusion: float = 1.0
+    """As sample.inclusion, which does not count here: how strongly the image is made to show what the part draws, where onto.strange asks for it. 0 leaves it to the interaction."""
+    strange: float = 2.0
+    """From which distance (median, in Lab, 2 being just noticeable) of the shots' defects from the good parts' nearest colours on onto.inclusion counts. 0 is always."""
     view: Literal["auto", "whole", "crop"] = "auto"
     """What the model sees: the whole picture, a crop in which the defect is large enough to be drawn well, or auto (whole where an object is found, crop on textures)."""
     smallest: float = 0.03

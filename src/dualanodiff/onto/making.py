@@ -21,6 +21,7 @@ from dualanodiff.onto.compose import Composed, Palette, compose
 from dualanodiff.onto.hold import Held
 from dualanodiff.onto.judging import Verdict, judge
 from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent
+from dualanodiff.onto.strange import colors_of, strangeness
 from dualanodiff.onto.window import Window
 from dualanodiff.onto.wishes import Wishes
 from dualanodiff.sampler import PairSampler
@@ -191,7 +192,8 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
         places = [_draw_place(job, wishes, seed) for job in batch]
         names = [(job.part.index, job.number, job.draw) for job in batch]
         seen = [place.window.see(job.part.image) for job, place in zip(batch, places, strict=True)]
-        latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed)
+        strange = strangeness(kind.shapes.colors, colors_of(tuple(wishes.goods))) >= kind.settings.onto.strange
+        latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed, strange=strange)
         pictures = [_levels(kind.sampler.base.decode(rows)) for rows in (*latents, plain)]
         for row, (job, place) in enumerate(zip(batch, places, strict=True)):
             drawn = (pictures[0][row], pictures[2][row], pictures[1][row])
@@ -225,10 +227,12 @@ def _denoise(
     attempt: int,
     names: list[tuple[int, int, int]],
     seed: int,
+    *,
+    strange: bool,
 ) -> tuple[Tensor, Tensor, np.ndarray | None]:
     """Latents of image and part (2, B, c, h, w), of the good pictures (B, c, h, w), and attention maps."""
     sampler, onto = kind.sampler, kind.settings.onto
-    sample = replace(kind.settings.sample, inclusion=onto.inclusion)
+    sample = replace(kind.settings.sample, inclusion=onto.inclusion if strange else 0.0)
     base, device = sampler.base, sampler.text.device
     plain = encode_pictures(base, seen).to(device)
     hint = encode_pictures(base, [place.hint for place in places]).to(device)
