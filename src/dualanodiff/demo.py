@@ -9,7 +9,7 @@ from dualanodiff.change import agreement, change_maps, contrast
 from dualanodiff.errors import RunError
 from dualanodiff.fit_folder import fit_folder
 from dualanodiff.generation import generate_set, read_shots
-from dualanodiff.images import read_rgb
+from dualanodiff.images import read_rgb, resize_mask, resize_rgb
 from dualanodiff.runs import RunFolder
 from dualanodiff.sets import PairSet
 from dualanodiff.storage import write_json
@@ -20,6 +20,8 @@ PICTURES = 24
 """Defect pictures drawn a type; the first third, eight, are the shots."""
 NORMALS = 24
 PAIRS = 16
+JUDGED = 128
+"""Side in pixels at which pairs are compared with good pictures, whatever a base draws: the comparison's cost grows with its fourth power."""
 AGREES = 0.8
 """A mask agrees with its picture from this area under the ROC curve on; a mask of another pair scores about 0.5."""
 
@@ -43,9 +45,8 @@ def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[
         resume = (run / "config.toml").exists()
         fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, base=base, assignments=settings, resume=resume)
     made = generate_set(run, count=PAIRS, out=pairs, assignments={})
-    side = RunFolder(run).settings().data.resolution
-    shots = read_shots(RunFolder(run), side)
-    normals = [read_rgb(path, size=side) for path in sorted((data / PRODUCT / "train" / "good").glob("*.png"))]
+    shots = read_shots(RunFolder(run), JUDGED)
+    normals = [read_rgb(path, size=JUDGED) for path in sorted((data / PRODUCT / "train" / "good").glob("*.png"))]
     judged = judge_set(pairs, normals)
     result = {
         "look_at": made["sheet"],
@@ -65,14 +66,16 @@ def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[
 
 
 def judge_set(folder: Path, normals: list[np.ndarray]) -> dict[str, Any]:
-    """How many pairs show a defect, and in how many the mask agrees with what changed against good pictures.
+    """How many pairs show a defect, and in how many the mask agrees with what changed against good pictures (s, s, 3).
 
     Also the control: the same with each mask given to the next pair, which a measure worth its name scores near 0.5.
     """
     pairs = PairSet.open(folder)
     rows = pairs.rows()
-    masks = {index: pairs.read("mask", index) for index in rows}
-    changes = dict(zip(rows, change_maps([pairs.read("image", index) for index in rows], normals), strict=True))
+    side = normals[0].shape[0]
+    masks = {index: resize_mask(pairs.read("mask", index), side) for index in rows}
+    images = [resize_rgb(pairs.read("image", index), side) for index in rows]
+    changes = dict(zip(rows, change_maps(images, normals), strict=True))
     shown = [index for index in rows if not rows[index]["mask_empty"] and contrast(changes[index], masks[index]) > 0]
     scores = {index: agreement(changes[index], masks[index]) for index in rows}
     others = [masks[index] for index in rows][1:] + [masks[index] for index in rows][:1]
