@@ -20,6 +20,12 @@ def _nobody_was_silenced() -> Iterator[None]:
     silent.set(False)
 
 
+@pytest.fixture(autouse=True)
+def _a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another measured, and none writes into the user's cache."""
+    monkeypatch.setenv("DUALANODIFF_CACHE", str(tmp_path / ".cache"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and weights beside the repository; tests that need it skip where it is absent."""

@@ -192,3 +192,16 @@ def test_arms_are_checked_at_once():
 def test_seeds_are_different_whole_numbers(text):
     with pytest.raises(SettingsError, match="different whole numbers"):
         read_seeds(text)
+
+
+def test_an_arm_with_more_real_pictures_is_tested_on_the_far_half(data, tmp_path):
+    found = run(data, tmp_path / "out", ["crop-paste"], arms=("generated", "real+1"))
+    assert found["failed"] == []
+    [made] = lines(tmp_path / "out")
+    assert made["lift"]["generated"]["tested_on"] == "all"
+    more = made["lift"]["real+1"]
+    assert more["tested_on"] == "far"
+    assert more["pixel_ap"] == more["far"]["pixel_ap"]
+    assert set(more["by_defect"]) == {"scratch", "dent"}
+    assert 0 <= more["accuracy"] <= 1
+    assert "far half" in (tmp_path / "out" / "tables.md").read_text()

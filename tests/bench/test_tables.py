@@ -127,3 +127,12 @@ def test_stand_ins_do_not_pass_for_is():
 def test_a_table_that_the_paper_does_not_have_is_refused(text):
     with pytest.raises(SettingsError, match="there are tables 1, 2, 3, 4, 5, 6, 7"):
         read_table_numbers(text)
+
+
+def test_arms_that_learn_from_held_back_pictures_stand_on_the_far_half_only():
+    assert not any("far half" in table.title for table in summary_tables([cell("a")], ["a"], ["bottle"]))
+    more = {"proved": True, "tested_on": "far", "pixel_ap": 0.8, "far": {"pixel_ap": 0.8}}
+    made = {"proved": True, "tested_on": "all", "pixel_ap": 0.5, "far": {"pixel_ap": 0.6}}
+    tables = summary_tables([cell("a", lift={"generated": made, "real+2": more})], ["a"], ["bottle"])
+    assert line(tables[-1], "a") == {"method": "a", "generated": "60.0", "real+2": "80.0"}
+    assert "other half" in tables[-1].notes[0]

@@ -11,6 +11,7 @@ from dualanodiff.data.shots import find_shots
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_mask, read_rgb, write_png
 from dualanodiff.judge import evaluate as module
+from dualanodiff.judge import reference
 from dualanodiff.judge.aspects import ASPECTS
 from dualanodiff.judge.evaluate import evaluate_set
 from dualanodiff.judge.networks import Distance, Network
@@ -188,6 +189,15 @@ def test_each_pair_has_its_four_aspects_and_its_shot(quick, nut, theirs, monkeyp
     assert set(result["aspects"]) == {"valid", "realistic", "aligned", "on_object"}
     assert result["each"][3]["aligned"] == 0  # an empty mask
     assert result["good"] <= 3
+
+
+def test_a_set_that_is_unchanged_is_not_judged_and_its_product_not_calibrated_again(quick, nut, theirs, monkeypatch):
+    monkeypatch.setattr(module, "read_reference", read_reference)
+    monkeypatch.setattr(module, "judge_source", judge_source)
+    first = evaluate_set(theirs, real=nut, side=SIDE)
+    monkeypatch.setattr(reference, "Gauge", lambda *_: pytest.fail("the product was measured again"))
+    monkeypatch.setattr(reference, "Originals", lambda *_: pytest.fail("the shots were compared again"))
+    assert evaluate_set(theirs, real=nut, side=SIDE) == first
 
 
 def test_a_product_without_good_pictures_is_judged_without_aspects(quick, product, theirs, monkeypatch):

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from dualanodiff.errors import RunError
 from dualanodiff.images import write_png
 from dualanodiff.judge import scoring
 from dualanodiff.judge.aspects import ASPECTS
+from dualanodiff.judge.cache import cache_folder
 from dualanodiff.judge.scoring import judge_source, score, summarise
 from dualanodiff.judge.source import open_source
 from dualanodiff.masks.result import MaskResult
@@ -94,11 +94,12 @@ def test_a_pair_whose_files_changed_is_judged_again(tmp_path, cases, toy_referen
 def test_another_reference_judges_anew_and_an_interrupted_call_goes_on(tmp_path, cases, toy_reference, judged):
     folder = make_tree(tmp_path / "made", cases)
     judge_source(open_source(folder), toy_reference)
-    lines = (folder / "scores.jsonl").read_text().splitlines()
+    kept = cache_folder("scores") / f"{toy_reference.fingerprint}.jsonl"
+    lines = kept.read_text().splitlines()
     assert len(lines) == 4
     other = json.loads(lines[0])
-    other["scores"]["reference"] = "another"
-    (folder / "scores.jsonl").write_text("\n".join([json.dumps(other), lines[1], lines[2][:40]]))
+    other["reference"] = "another"
+    kept.write_text("\n".join([json.dumps(other), lines[1], lines[2][:40]]))
     judged.clear()
     judge_source(open_source(folder), toy_reference)
     assert judged == ["000", "002", "003"]
@@ -127,11 +128,25 @@ def test_attention_that_looks_elsewhere_counts_against_a_pair(tmp_path, toy_refe
     assert aligned[1] == pytest.approx(aligned[0] / 2, rel=0.02)
 
 
-def test_scores_that_cannot_be_kept_say_where(tmp_path, cases, toy_reference):
+def test_a_tree_of_others_stays_as_it_is(tmp_path, cases, toy_reference, judged):
+    folder = make_tree(tmp_path / "made", cases)
+    before = sorted(folder.rglob("*"))
+    first = judge_source(open_source(folder), toy_reference)
+    assert sorted(folder.rglob("*")) == before
+    folder.rename(tmp_path / "moved")
+    assert judge_source(open_source(tmp_path / "moved"), toy_reference) == first
+    assert len(judged) == 4
+
+
+def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nothing(
+    tmp_path, cases, toy_reference, judged, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DUALANODIFF_CACHE", str(tmp_path / "file"))
     folder = make_tree(tmp_path / "made", cases[:1])
-    (folder / "scores.jsonl").mkdir()
-    with pytest.raises((RunError, OSError), match=r"scores.jsonl"):
-        judge_source(open_source(folder), toy_reference)
+    for _ in range(2):
+        assert judge_source(open_source(folder), toy_reference)[0].good
+    assert judged == ["000", "000"]
 
 
 def test_a_summary_counts_faults_and_sets_likeness_beside_that_of_the_shots(cases, toy_reference):

@@ -211,12 +211,15 @@ class Contest:
         found: dict[str, dict[str, Any]] = {}
         for name in (arm,) if arm else protocol.arms:
             cell = run_cell(task, name, seed, protocol.plan, sources, cells=cells, allow_unproved=protocol.unproved)
-            found[name] = {"proved": cell["proved"], **cell["all"], "by_defect": cell["by_defect"]}
+            # real+N has learned from one half of what is held back, and is tested on the other.
+            part, by_defect = ("all", "by_defect") if cell["all"] else ("far", "far_by_defect")
+            found[name] = {"proved": cell["proved"], "tested_on": part, **cell[part], "by_defect": cell[by_defect]}
+            found[name]["far"] = cell["far"]
             if protocol.classify and len(task.defects) > 1 and name != "none":
                 types = run_types_cell(
                     task, name, seed, protocol.plan, sources, cells=cells, allow_unproved=protocol.unproved
                 )
-                found[name]["accuracy"] = types["all"]["accuracy"]
+                found[name]["accuracy"] = types[part]["accuracy"]
         return found
 
 

@@ -138,7 +138,22 @@ def summary_tables(rows: Sequence[Row], methods: Sequence[str], places: Sequence
         )
         if any(cell != "-" for line in by_place for cell in line[1:]):
             tables.append(Table(title, ("method", *places, "mean"), by_place))
+    tables += _far_tables(rows, methods, places)
     return tables
+
+
+def _far_tables(rows: Sequence[Row], methods: Sequence[str], places: Sequence[str]) -> list[Table]:
+    """Where some arm is real+N: all arms on the half of the held-back pictures that it is tested on."""
+    arms = list(dict.fromkeys(name for row in rows for name, found in row["lift"].items() if "far" in found))
+    if not any(row["lift"].get(arm, {}).get("tested_on") == "far" for row in rows for arm in arms):
+        return []
+
+    def far(arm: str) -> Metric:
+        return Metric(arm, lambda row: row["lift"].get(arm, {}).get("far", {}).get("pixel_ap"), 100.0)
+
+    lines = tuple((method, *(spell(average(rows, far(arm), method, places), 1) for arm in arms)) for method in methods)
+    note = "real+N learns from N held-back pictures of each type; all here are tested on the other half of them only."
+    return [Table("Pixel AP on the far half of the held-back pictures", ("method", *arms), lines, (note,))]
 
 
 def _lines(

@@ -5,7 +5,6 @@ Real pictures are those of the same defect that are no shots. A set that learned
 
 import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from dualanodiff.data.split import Split, describe_set_aside, split_defect, trai
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
 from dualanodiff.judge.aspects import ASPECTS
+from dualanodiff.judge.cache import keep, read_kept
 from dualanodiff.judge.distribution import SPLITS, fid, inception_score, kid
 from dualanodiff.judge.diversity import Diversity, cluster_diversity
 from dualanodiff.judge.networks import Distance, Network, content, find_distance, find_network
@@ -243,14 +243,13 @@ def _diversity(made: Sequence[np.ndarray], shots: Sequence[np.ndarray], distance
     """As `cluster_diversity`, kept on disk under the pictures' content: embedding is what takes the time."""
     key = hashlib.sha256("".join([*map(content, shots), "|", *map(content, made)]).encode()).hexdigest()[:32]
     file = distance.cache / f"{key}.json"
-    if file.is_file():
-        with contextlib.suppress(ValueError, TypeError, KeyError):  # damaged, and made again
-            kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if kept := read_kept(file):
+        with contextlib.suppress(TypeError, KeyError):  # damaged, and made again
             for name in ("clusters", "nearest", "distances"):
                 kept[name] = tuple(kept[name])
             return Diversity(**kept)
     found = cluster_diversity(distance.embeddings(made), torch.cat(list(distance.embeddings(shots))))
-    write_json(file, asdict(found))
+    keep(file, asdict(found))
     return found
 
 

@@ -8,7 +8,6 @@ Weights are looked for in the folder given, in torch's hub cache, and in install
 
 import hashlib
 import importlib.util
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from dualanodiff.errors import ModelError
 from dualanodiff.images import to_tensor
 from dualanodiff.judge.backbones import EfficientNetLite0, EncoderLevels, lpips_vgg, resized, stlpips_alex
+from dualanodiff.judge.cache import cache_folder
 from dualanodiff.model.base import load_base
 from dualanodiff.progress import progress
 from dualanodiff.storage import write_atomic
@@ -143,7 +143,7 @@ def find_network(name: str = "auto", weights: Path | None = None, *, cache: Path
     def make(chosen: str, left_out: tuple[str, ...]) -> Network:
         module, embed = _MAKERS[chosen](weights)
         embed, digest = _frozen(module, embed)
-        return Network(chosen, embed, digest, _place(cache) / f"{chosen}-{digest}", left_out)
+        return Network(chosen, embed, digest, cache_folder("features", cache) / f"{chosen}-{digest}", left_out)
 
     return _find(name, FEATURES, weights, make)
 
@@ -154,7 +154,9 @@ def find_distance(name: str = "auto", weights: Path | None = None, *, cache: Pat
     def make(chosen: str, left_out: tuple[str, ...]) -> Distance:
         module, embed = _DISTANCE_MAKERS[chosen](weights)
         embed, digest = _frozen(module, embed)
-        return Distance(chosen, embed, digest, _place(cache) / f"distance-{chosen}-{digest}", left_out)
+        return Distance(
+            chosen, embed, digest, cache_folder("features", cache) / f"distance-{chosen}-{digest}", left_out
+        )
 
     return _find(name, DISTANCES, weights, make)
 
@@ -200,15 +202,6 @@ def _find(name: str, known: Sequence[str], weights: Path | None, make: Callable[
         except ModelError as error:
             reasons.append(str(error))
     return make(known[-1], tuple(reasons))
-
-
-def _place(cache: Path | None) -> Path:
-    """Where features are kept: as asked, in $DUALANODIFF_CACHE, or in the user's cache folder."""
-    if cache is None and (named := os.environ.get("DUALANODIFF_CACHE")):
-        cache = Path(named)
-    if cache is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dualanodiff"
-    return cache / "features"
 
 
 def _weight_file(name: str, weights: Path | None) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dualanodiff.data.split import describe_set_aside, split_defect
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, read_rgb, resize_mask, resize_rgb
 from dualanodiff.judge.aspects import ASPECTS, QUANTILE, REAL, Gauge, calibrate
+from dualanodiff.judge.cache import cache_folder, keep, read_kept
 from dualanodiff.judge.memorisation import Originals
 from dualanodiff.masks.key import overlap
 from dualanodiff.storage import sha256
@@ -65,7 +66,16 @@ class Reference:
 
     @cached_property
     def thresholds(self) -> Thresholds:
-        """Each shot is judged as if it were none of them; controls that are no defects lie against good ones."""
+        """Each shot is judged as if it were none of them; controls that are no defects lie against good ones. Kept in the cache."""
+        file = cache_folder("scores") / f"{self.fingerprint}-thresholds.json"
+        kept = read_kept(file)
+        if kept and kept.keys() == {field.name for field in fields(Thresholds)}:
+            return Thresholds(**kept)
+        found = self._calibrate()
+        keep(file, asdict(found))
+        return found
+
+    def _calibrate(self) -> Thresholds:
         gauge = self.gauge
         found = [gauge.measure_shot(i) for i in range(len(self.shots))]
         unchanged = [gauge.valid(change, shot.mask) for shot in self.shots for change in gauge.good.spare]

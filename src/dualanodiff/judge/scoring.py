@@ -1,11 +1,11 @@
 """Every pair of a source judged once: the four aspects, the nearest shot, and whether it passes.
 
-Scores lie in the manifest of a SET ("scores" of each line) or in scores.jsonl of a tree of others, with the fingerprint
-of the reference and of the pair's files. A pair whose files changed, or another reference, is judged anew.
+Scores lie in the manifest of a SET ("scores" of each line), or in the cache for a tree of others, which stays as it is, with
+the fingerprint of the reference and of the pair's files. A pair whose files changed, or another reference, is judged anew.
 """
 
+import contextlib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from dualanodiff.errors import RunError
 from dualanodiff.images import read_mask, read_rgb, resize_mask
 from dualanodiff.judge.aspects import ASPECTS
+from dualanodiff.judge.cache import cache_folder
 from dualanodiff.judge.reference import Reference
 from dualanodiff.judge.source import Generated, Source
 from dualanodiff.masks.key import key_mask
 from dualanodiff.progress import progress
 from dualanodiff.sets import PairSet
-from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_text
+from dualanodiff.storage import append_jsonl, read_jsonl, sha256
 
 
 @dataclass(frozen=True)
@@ -131,18 +131,22 @@ def _other_opinions(pair: Generated, facts: Mapping[str, Any], side: int) -> tup
 
 
 class _Kept:
-    """Scores on disk: in the manifest of a SET, or in scores.jsonl beside the pictures of others."""
+    """Scores on disk: in the manifest of a SET; of others by content in the cache, a file a reference."""
 
     def __init__(self, source: Source, reference: Reference) -> None:
         self._reference = reference.fingerprint
         self._pairs = PairSet(source.folder) if source.facts else None
-        self._file = source.folder / "scores.jsonl"
-        self._rows = {row["name"]: row.get("scores") for row in read_jsonl(self._file) if "name" in row}
+        self._file = cache_folder("scores") / f"{reference.fingerprint}.jsonl"
+        self._rows: dict[Any, Any] = {}
+        if self._pairs is None:
+            with contextlib.suppress(OSError):
+                self._rows = {row.get("files"): row for row in read_jsonl(self._file)}
 
     def find(self, pair: Generated) -> Scores | None:
         """What was kept of this pair, as it is now, against this reference."""
-        kept = self._rows.get(pair.name) if self._pairs is None else pair.row.get("scores")
-        if not isinstance(kept, dict) or kept.get("reference") != self._reference or kept.get("files") != _digest(pair):
+        files = _digest(pair)
+        kept = self._rows.get(files) if self._pairs is None else pair.row.get("scores")
+        if not isinstance(kept, dict) or kept.get("reference") != self._reference or kept.get("files") != files:
             return None
         try:
             return Scores(**{field.name: kept[field.name] for field in fields(Scores)})
@@ -150,25 +154,18 @@ class _Kept:
             return None
 
     def write(self, pair: Generated, scores: Scores) -> None:
-        """Keep the scores of one pair; RunError where nothing can be written."""
+        """Keep the scores of one pair; a cache that cannot be written keeps nothing."""
         value = {**asdict(scores), "reference": self._reference, "files": _digest(pair)}
         if self._pairs is not None:
             self._pairs.keep_scores(pair.row, value)
             return
-        try:
-            append_jsonl(self._file, {"name": pair.name, "scores": value})
-        except OSError as error:
-            msg = f"{self._file}: scores cannot be kept here ({error.strerror or error}); make the folder writable, or copy it to one that is"
-            raise RunError(msg) from error
-        self._rows[pair.name] = value
+        with contextlib.suppress(OSError):
+            append_jsonl(self._file, value)
 
     def tidy(self) -> None:
-        """One line a pair."""
+        """One line a pair in the manifest."""
         if self._pairs is not None:
             self._pairs.rewrite(self._pairs.rows().values())
-        else:
-            rows = ({"name": name, "scores": scores} for name, scores in self._rows.items())
-            write_text(self._file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _digest(pair: Generated) -> str:

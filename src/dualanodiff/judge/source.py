@@ -43,7 +43,7 @@ class Source:
     """Generated pairs that lie under one folder, in the order of their names."""
 
     folder: Path
-    """The set; or the folder above the pictures, where a judgement may be kept."""
+    """The set; or the folder above the pictures."""
     name: str
     pairs: tuple[Generated, ...]
     facts: dict[str, Any]
