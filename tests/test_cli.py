@@ -37,6 +37,7 @@ def place(tmp_path_factory, monkeypatch):
     for name in ("data/train/good/0.png", "data/test/hole/0.png", "runs/a/config.toml"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
+    (root / "runs/a/lineage.json").write_text('{"files": []}')
     monkeypatch.chdir(root)
 
 

@@ -220,10 +220,7 @@ def generate(
     """Make pairs of a defect picture and its mask, from nothing or onto good pictures; continues where it stopped."""
     assignments = read_assignments(settings)
     wishes = {"where": where, "region": region, "box": box, "area": area, "contrast": contrast, "scale": scale}
-    given = given_wishes(onto, {**wishes, "mix": mix, "defects": defects})
-    from dualanodiff.runs import RunFolder
-
-    RunFolder(run).settings()  # that it is a run is known before the slow imports
+    given = given_wishes(onto or ("nothing" if normals else None), {**wishes, "mix": mix, "defects": defects}, run, out)
     from dualanodiff.generation import generate_set
 
     if best:
@@ -249,7 +246,10 @@ def generate(
     )
     if "met" in result:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result["met"].items())
-        text += f"\nAs asked for: {shares}; {result['attempts']:g} attempts a defect. Look at {result['sheet']}"
+        text += (
+            f"\nThe defects are on good pictures (--onto nothing draws whole parts). As asked for: {shares}; "
+            f"{result['attempts']:g} attempts a defect. Look at {result['sheet']}"
+        )
     show(result, text, as_json=as_json)
 
 

@@ -137,7 +137,7 @@ class OntoSettings:
     begin: float = 0.3
     """Share of the denoising left out at its beginning: the part starts as a shot's shape at its place under noise. More is cheaper and nearer to the shape."""
     inclusion: float = 1.0
-    """As sample.inclusion, which does not count here: how strongly the image is made to show what the part draws, where onto.strange asks for it. 0 leaves it to the interaction."""
+    """As sample.inclusion, which does not count here: how strongly the image is made to show what the part draws, where onto.strange asks for it or an attempt was too pale. 0 leaves it to the interaction."""
     strange: float = 2.0
     """From which distance (median, in Lab, 2 being just noticeable) of the shots' defects from the good parts' nearest colours on onto.inclusion counts. 0 is always."""
     view: Literal["auto", "whole", "crop"] = "auto"

@@ -175,6 +175,24 @@ def test_a_defect_that_lands_elsewhere_is_made_again(kind: Kind, goods: Path) ->
     assert part.defects[0]["met"]["inside"] is False
 
 
+@pytest.mark.parametrize(("strange", "expected"), [("1000", [False, True]), ("0", [True, True])])
+def test_the_image_is_made_to_show_strange_colours_and_what_was_too_pale(
+    strange: str, expected: list[bool], kind: Kind, goods: Path
+) -> None:
+    settings = kind.settings.updated({"onto.strange": strange, "onto.visible": "500", "onto.attempts": "2"}, "test")
+    own = maker(dataclasses.replace(kind, settings=settings), lambda: disc(60))
+    shown: list[bool] = []
+    original = making._denoise
+
+    def denoise(*args: Any, **options: Any) -> Any:
+        shown.append(options["shown"])
+        return original(*args, **options)
+
+    with mock.patch.object(making, "_denoise", denoise):
+        make_parts([(own, 1.0)], Wishes(tuple(sorted(goods.iterdir()))), [0], 0)
+    assert shown == expected
+
+
 def test_a_good_first_attempt_is_the_only_one(kind: Kind, goods: Path) -> None:
     [part] = make_parts([(maker(kind, lambda: disc(60)), 1.0)], Wishes(tuple(sorted(goods.iterdir()))), [0], 0)
     assert part.defects[0]["attempts"] == 1

@@ -1,10 +1,10 @@
 """What is asked for, read from words, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from dualanodiff.cli import app
 from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.images import write_png
 from dualanodiff.onto.cli import given_wishes
@@ -82,11 +82,35 @@ def test_no_good_pictures_is_an_error_that_says_where_they_must_be(product, tmp_
         find_goods(str(tmp_path / "empty"), {"files": []})
 
 
-def test_a_wish_without_good_pictures_is_refused_before_anything_is_loaded():
-    with pytest.raises(SettingsError, match=r"--box: is for defects on good pictures; add --onto FOLDER"):
-        given_wishes(None, {"where": None, "box": "1,2,3,4"})
-    assert given_wishes(None, {"box": None}) is None
-    assert given_wishes("good", {"box": None, "area": "5"}) == {"goods": "good", "area": "5"}
-    result = CliRunner().invoke(app, ["generate", "none", "--count", "1", "--out", "set", "--area", "5"])
-    assert result.exit_code == 1
-    assert "add --onto FOLDER" in result.stderr
+def a_run(folder, *files):
+    """A run folder as far as the command line looks at it."""
+    folder.mkdir()
+    (folder / "config.toml").touch()
+    (folder / "lineage.json").write_text(json.dumps({"files": list(files)}))
+    return folder
+
+
+def test_the_products_own_good_pictures_are_the_default(product, tmp_path):
+    shot = {"path": str(product() / "test" / "scratch" / "000.png"), "role": "shot"}
+    known, unknown = a_run(tmp_path / "known", shot), a_run(tmp_path / "unknown")
+    out = tmp_path / "set"
+    assert given_wishes(None, {"box": None}, known, out) == {"goods": "good"}
+    assert given_wishes(None, {"box": None}, unknown, out) is None
+    assert given_wishes("nothing", {"box": None}, known, out) is None
+    assert given_wishes("parts", {"box": None, "area": "5"}, unknown, out) == {"goods": "parts", "area": "5"}
+    # A wish says what is wanted: where no good pictures are known, generation says so.
+    assert given_wishes(None, {"area": "5"}, unknown, out) == {"goods": "good", "area": "5"}
+    with pytest.raises(
+        SettingsError, match=r"--box: is for defects on good pictures; leave it out, or give --onto FOLDER"
+    ):
+        given_wishes("nothing", {"where": None, "box": "1,2,3,4"}, known, out)
+
+
+@pytest.mark.parametrize("begun", ["onto", "whole"])
+def test_a_set_goes_on_as_it_was_begun(begun, product, tmp_path):
+    shot = {"path": str(product() / "test" / "scratch" / "000.png"), "role": "shot"}
+    out = tmp_path / "set"
+    out.mkdir()
+    (out / "set.json").write_text(json.dumps({"onto": {}} if begun == "onto" else {}))
+    given = given_wishes(None, {}, a_run(tmp_path / "run", shot), out)
+    assert given == ({"goods": "good"} if begun == "onto" else None)

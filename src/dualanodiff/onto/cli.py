@@ -13,8 +13,8 @@ OntoOption = Annotated[
     str | None,
     typer.Option(
         "--onto",
-        metavar="FOLDER|good",
-        help="Put the defects onto good pictures: a folder, or the product's own.",
+        metavar="FOLDER|good|nothing",
+        help="Put the defects onto good pictures: a folder's, or the product's own (the default where the run's data has some); nothing: draw whole parts.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -52,10 +52,23 @@ DefectsOption = Annotated[
 ]
 
 
-def given_wishes(onto: str | None, wishes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `generate --onto` was asked, None without it; SettingsError for a wish that only defects onto good pictures can have."""
+def given_wishes(onto: str | None, wishes: Mapping[str, Any], run: Path, out: Path) -> dict[str, Any] | None:
+    """What `generate` was asked of defects on good pictures; None where whole parts are to be drawn.
+
+    That is the case with `--onto nothing`, and without `--onto` where the run's product has no good pictures or `out`
+    was begun with whole parts. SettingsError for a wish that only defects onto good pictures can have.
+    """
     given = {name: value for name, value in wishes.items() if value is not None}
-    if onto is None and given:
-        msg = f"--{next(iter(given))}: is for defects on good pictures; add --onto FOLDER, or --onto good"
+    if onto == "nothing" and given:
+        msg = f"--{next(iter(given))}: is for defects on good pictures; leave it out, or give --onto FOLDER or --onto good"
         raise SettingsError(msg)
-    return None if onto is None else {"goods": onto, **given}
+    from dualanodiff.onto.wishes import begun_from_nothing, has_goods
+    from dualanodiff.runs import RunFolder
+
+    folder = RunFolder(run)
+    folder.settings()  # that it is a run is known before the slow imports of what draws
+    if onto == "nothing":
+        return None
+    if onto is None and not given and (begun_from_nothing(out) or not has_goods(folder.lineage())):
+        return None
+    return {"goods": onto or "good", **given}

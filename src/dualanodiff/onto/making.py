@@ -20,7 +20,7 @@ from dualanodiff.masks.result import MaskResult
 from dualanodiff.onto.compose import Composed, Palette, compose
 from dualanodiff.onto.hold import Held
 from dualanodiff.onto.judging import Verdict, judge
-from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent
+from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent, find_object
 from dualanodiff.onto.strange import colors_of, strangeness
 from dualanodiff.onto.window import Window
 from dualanodiff.onto.wishes import Wishes
@@ -32,8 +32,6 @@ from dualanodiff.storage import sha256
 _FIRMER = 0.15
 """Each further attempt leaves out so much more of the denoising's beginning, and so keeps nearer to the shape."""
 _FIRMEST = 0.6
-_OBJECT_SIDE = 256
-"""Objects are looked for in a copy of this size."""
 _STRETCH = 2.5
 """An attempt is at most so much larger or smaller than the one before, and a change so much stronger or weaker."""
 
@@ -109,6 +107,10 @@ class _Job:
     attempts: int = 0
     best: "_Attempt | None" = None
 
+    def alike(self) -> tuple[str, bool]:
+        """Jobs of which this is the same are made together: the run, and whether what it drew was too pale to see."""
+        return self.kind.run, self.best is not None and not self.best.verdict.met["visible"]
+
 
 @dataclass(frozen=True)
 class _Attempt:
@@ -133,8 +135,8 @@ def make_parts(kinds: Sequence[tuple[Kind, float]], wishes: Wishes, indices: Ite
         for attempt in range(max(job.kind.settings.onto.attempts for job in jobs)):
             open_jobs = [job for job in jobs if job.best is None or job.best.verdict.faults]
             open_jobs = [job for job in open_jobs if attempt < job.kind.settings.onto.attempts]
-            order = sorted(open_jobs, key=lambda job: job.kind.run)
-            for _, group in groupby(order, key=lambda job: job.kind.run):
+            order = sorted(open_jobs, key=_Job.alike)
+            for _, group in groupby(order, key=_Job.alike):
                 _attempt(list(group), wishes, attempt, seed)
         for job in jobs:
             _keep(job, wishes)
@@ -160,7 +162,7 @@ def _job(kinds: Sequence[tuple[Kind, float]], wishes: Wishes, part: Part, number
         for name, span in (("area", wishes.area), ("contrast", wishes.contrast))
         if span is not None
     }
-    found = _find_object(part.good, kind.find_object)
+    found = find_object(part.good, kind.find_object)
     bound = wishes.where == "object" or (wishes.where == "shots" and kind.shapes.on_object)
     given = wishes.region_of(part.good.shape, Path(part.facts["good"]))
     region = np.ones(part.mask.shape, dtype=bool) if given is None else given
@@ -175,14 +177,6 @@ def _job(kinds: Sequence[tuple[Kind, float]], wishes: Wishes, part: Part, number
     return _Job(part, number, kind, region, frame, found, bounds, asked)
 
 
-def _find_object(rgb: np.ndarray, find: ObjectFinder) -> np.ndarray | None:
-    """The object in a picture of any size."""
-    scale = min(1.0, _OBJECT_SIDE / max(rgb.shape[:2]))
-    small = images.resize_rgb(rgb, (max(8, round(scale * rgb.shape[0])), max(8, round(scale * rgb.shape[1]))))
-    found = find(small)
-    return None if found is None else images.resize_mask(found, (rgb.shape[0], rgb.shape[1]))
-
-
 def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
     """One attempt at each of these jobs of one kind, in batches; the better of it and the best before is kept."""
     kind = jobs[0].kind
@@ -193,7 +187,8 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
         names = [(job.part.index, job.number, job.draw) for job in batch]
         seen = [place.window.see(job.part.image) for job, place in zip(batch, places, strict=True)]
         strange = strangeness(kind.shapes.colors, colors_of(tuple(wishes.goods))) >= kind.settings.onto.strange
-        latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed, strange=strange)
+        shown = strange or jobs[0].alike()[1]
+        latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed, shown=shown)
         pictures = [_levels(kind.sampler.base.decode(rows)) for rows in (*latents, plain)]
         for row, (job, place) in enumerate(zip(batch, places, strict=True)):
             drawn = (pictures[0][row], pictures[2][row], pictures[1][row])
@@ -228,11 +223,11 @@ def _denoise(
     names: list[tuple[int, int, int]],
     seed: int,
     *,
-    strange: bool,
+    shown: bool,
 ) -> tuple[Tensor, Tensor, np.ndarray | None]:
     """Latents of image and part (2, B, c, h, w), of the good pictures (B, c, h, w), and attention maps."""
     sampler, onto = kind.sampler, kind.settings.onto
-    sample = replace(kind.settings.sample, inclusion=onto.inclusion if strange else 0.0)
+    sample = replace(kind.settings.sample, inclusion=onto.inclusion if shown else 0.0)
     base, device = sampler.base, sampler.text.device
     plain = encode_pictures(base, seen).to(device)
     hint = encode_pictures(base, [place.hint for place in places]).to(device)

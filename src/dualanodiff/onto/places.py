@@ -20,6 +20,8 @@ Where = Literal["shots", "object", "anywhere"]
 ObjectFinder = Callable[[np.ndarray], "np.ndarray | None"]
 """Finds the object in a picture uint8 (h, w, 3), as a mask bool (h, w); None where there is none."""
 
+_OBJECT_SIDE = 256
+"""Objects are looked for in a copy of this size."""
 _DRAWS = 40
 """Places tried until one lies in the region."""
 _SPREAD = 0.25
@@ -101,6 +103,13 @@ def _share_in_hull(mask: np.ndarray, found: np.ndarray) -> float:
     corners = np.argwhere(found)
     corners = corners[ConvexHull(corners).vertices]
     return float((Delaunay(corners).find_simplex(np.argwhere(mask)) >= 0).mean())
+
+
+def find_object(rgb: np.ndarray, find: ObjectFinder) -> np.ndarray | None:
+    """The object in a picture uint8 (h, w, 3) of any size, bool (h, w)."""
+    scale = min(1.0, _OBJECT_SIDE / max(rgb.shape[:2]))
+    found = find(resize_rgb(rgb, (max(8, round(scale * rgb.shape[0])), max(8, round(scale * rgb.shape[1])))))
+    return None if found is None else resize_mask(found, (rgb.shape[0], rgb.shape[1]))
 
 
 def extent(mask: np.ndarray) -> tuple[slice, slice]:

@@ -1,5 +1,6 @@
 """What is asked for: good pictures, places, sizes, strengths and kinds; read from words, checked, kept in the set."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dualanodiff.data.catalog import find_pictures, read_category
-from dualanodiff.errors import DataError, SettingsError
+from dualanodiff.errors import DataError, DualAnoDiffError, SettingsError
 from dualanodiff.images import read_mask, resize_mask
 from dualanodiff.onto.places import Where
 from dualanodiff.storage import sha256
@@ -152,6 +153,22 @@ def find_goods(onto: str, lineage: Mapping[str, Any]) -> tuple[Path, ...]:
         msg = f"--onto good: no good pictures in {root / 'train' / 'good'}, where this run's product was; give their folder"
         raise DataError(msg)
     return found
+
+
+def has_goods(lineage: Mapping[str, Any]) -> bool:
+    """Whether the product that a run of this lineage has learned from has good pictures, where they were."""
+    try:
+        return bool(find_goods("good", lineage))
+    except DualAnoDiffError:
+        return False
+
+
+def begun_from_nothing(out: Path) -> bool:
+    """Whether `out` is a set whose pairs were not put onto good pictures."""
+    try:
+        return "onto" not in json.loads((out / "set.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _read_box(text: str) -> tuple[int, int, int, int]:
