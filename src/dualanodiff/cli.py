@@ -110,7 +110,8 @@ def check(
 ) -> None:
     """Say what DATA holds, what is wrong with it by file, and what a run would cost; exit 1 on errors."""
     assignments = read_assignments(settings, config)
-    category_folders(data)
+    if (len(category_folders(data)) == 1 or category) and defect:
+        pick(data, category, defect)
     from dualanodiff.cost import measure_cost
     from dualanodiff.data.check import check as find_problems
     from dualanodiff.data.check import render
@@ -244,6 +245,10 @@ def generate(
         f"{result['count']} pairs are in {out}, {result['made']} of them new: image/, mask/, part/ and manifest.jsonl\n"
         f"{len(result['empty'])} of them show no defect, and have an empty mask"
     )
+    if 2 * len(result["empty"]) >= result["count"]:
+        text += (
+            ", which is many: train longer (`fit --resume --set train.max_train_steps=...`), and look at the pictures"
+        )
     if "met" in result:
         shares = ", ".join(f"{name} {share:.0%}" for name, share in result["met"].items())
         text += (
