@@ -172,8 +172,10 @@ def test_ctrl_c_on_the_command_line_exits_130_and_the_run_goes_on(
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors.count("\n")) == (130, 1)
-    assert errors.startswith("interrupted; all that was made so far is kept")
+    *before, last = errors.splitlines()  # a slow machine has time for lines of progress
+    assert process.returncode == 130
+    assert all(line.startswith("fit") for line in before), errors
+    assert last.startswith("interrupted; all that was made so far is kept")
     [state] = run.checkpoints()
     step = load_checkpoint(state)[1]["step"]
     assert 10 <= step < 400

@@ -142,9 +142,12 @@ CASES: dict[str, Case] = {
     "none asked for": (lambda _: {"rule": "0"}, r"scratch: --shots 0, but there are 6 pictures"),
     "unknown rule": (
         lambda _: {"rule": "half"},
-        r"--shots half: not first-third, all or a number, and no such file",
+        r"--shots half: not first-third, pieces, all or a number, and no such file",
     ),
-    "negative rule": (lambda _: {"rule": "-3"}, r"--shots -3: not first-third, all or a number, and no such file"),
+    "negative rule": (
+        lambda _: {"rule": "-3"},
+        r"--shots -3: not first-third, pieces, all or a number, and no such file",
+    ),
     "list is a folder": (
         lambda root: {"rule": str(root)},
         r"--shots .*nut: cannot be read as a list \(.*Is a directory",
