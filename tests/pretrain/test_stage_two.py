@@ -254,6 +254,7 @@ def test_a_damaged_state_is_named_with_the_way_out(made: Path, tmp_path: Path) -
 
 
 def test_the_base_is_loaded_by_us(made: Path) -> None:
+    assert not any("_name_or_path" in path.read_text() for path in (made / "base").glob("*/config.json"))
     base = load_base(made / "base")
     assert (base.resolution, base.latent_channels, base.latent_factor) == (64, 4, 8)
     assert base.scheduler.config["prediction_type"] == "v_prediction"

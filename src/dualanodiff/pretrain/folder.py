@@ -1,5 +1,6 @@
 """Write a base folder in Stable Diffusion's layout, with its pair and its card."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ def write_base(training: Training, vae_folder: Path, tokenizer_folder: Path, out
     finally:
         training.average.restore(model.parameters())
     AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float16).save_pretrained(out / "vae")
+    config = json.loads((out / "vae" / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # where it lay on this machine concerns nobody
+    write_json(out / "vae" / "config.json", config)
     DDIMScheduler(**schedule_config(training.plan)).save_pretrained(out / "scheduler")
     model.tokenizer.save_pretrained(out / "tokenizer")
     for name in ("vocab.json", "merges.txt"):
