@@ -59,7 +59,10 @@ app.command("distill")(distill_command)
 app.command("card")(card_command)
 
 ShotsOption = Annotated[
-    str, typer.Option("--shots", metavar="all|N|first-third|FILE", help="Which pictures of the defect to learn from.")
+    str,
+    typer.Option(
+        "--shots", metavar="all|N|first-third|pieces|FILE", help="Which pictures of the defect to learn from."
+    ),
 ]
 
 
@@ -110,8 +113,9 @@ def check(
 ) -> None:
     """Say what DATA holds, what is wrong with it by file, and what a run would cost; exit 1 on errors."""
     assignments = read_assignments(settings, config)
-    if (len(category_folders(data)) == 1 or category) and defect:
-        pick(data, category, defect)
+    several = len(category_folders(data)) > 1
+    if defect and (category or not several):
+        pick(data, category, defect)  # a slip of the pen is found before every picture is read
     from dualanodiff.cost import measure_cost
     from dualanodiff.data.check import check as find_problems
     from dualanodiff.data.check import render

@@ -181,13 +181,13 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
     """One attempt at each of these jobs of one kind, in batches; the better of it and the best before is kept."""
     kind = jobs[0].kind
     size = kind.settings.sample.batch_size
+    strange = strangeness(kind.shapes.colors, colors_of(tuple(wishes.goods))) >= kind.settings.onto.strange
+    shown = strange or jobs[0].alike()[1]
     for begin in range(0, len(jobs), size):
         batch = jobs[begin : begin + size]
         places = [_draw_place(job, wishes, seed) for job in batch]
         names = [(job.part.index, job.number, job.draw) for job in batch]
         seen = [place.window.see(job.part.image) for job, place in zip(batch, places, strict=True)]
-        strange = strangeness(kind.shapes.colors, colors_of(tuple(wishes.goods))) >= kind.settings.onto.strange
-        shown = strange or jobs[0].alike()[1]
         latents, plain, attention = _denoise(kind, batch, places, seen, attempt, names, seed, shown=shown)
         pictures = [_levels(kind.sampler.base.decode(rows)) for rows in (*latents, plain)]
         for row, (job, place) in enumerate(zip(batch, places, strict=True)):
