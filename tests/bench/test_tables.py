@@ -3,8 +3,9 @@
 import pytest
 
 from dualanodiff.bench.paper_tables import CATEGORIES, LAYOUTS, paper_table, read_table_numbers
-from dualanodiff.bench.tables import Table, summary_tables, to_html, to_markdown
+from dualanodiff.bench.tables import summary_tables, to_html, to_markdown
 from dualanodiff.errors import SettingsError
+from dualanodiff.pages import Cell, Table
 
 
 def cell(method, data="bottle", seed=0, ap=0.5, **changes):
@@ -20,7 +21,8 @@ def control(method, ap):
 
 
 def line(table, name):
-    return dict(zip(table.columns, next(row for row in table.rows if row[0] == name), strict=True))
+    row = next(row for row in table.rows if row[0] == name)
+    return dict(zip(table.columns, (f"**{cell.text}**" if isinstance(cell, Cell) else cell for cell in row), strict=True))
 
 
 def test_a_line_has_the_mean_over_data_and_the_spread_over_seeds():
@@ -70,13 +72,13 @@ def test_stand_ins_and_missing_proofs_are_said():
 
 
 def test_pages_hold_every_cell_and_the_command_above():
-    table = Table("A <title>", ("method", "pixel|AP"), (("a", "**1.0**"),), ("note",))
+    table = Table("A <title>", ("method", "pixel|AP"), (("a", Cell("1.0", "best")),), ("note",))
     markdown, page = to_markdown([table], "dualanodiff bench"), to_html([table], "dualanodiff bench")
     assert markdown.startswith("    dualanodiff bench\n")
     assert "| method | pixel/AP |\n| --- | --- |\n| a | **1.0** |" in markdown
-    assert "<b>1.0</b>" in page
+    assert '<td class="best n">1.0</td>' in page
     assert "A &lt;title&gt;" in page
-    assert page.index("dualanodiff bench") < page.index("<table>")
+    assert page.index("dualanodiff bench") < page.index("<table")
 
 
 @pytest.mark.parametrize("number", LAYOUTS)
@@ -130,7 +132,7 @@ def test_a_table_that_the_paper_does_not_have_is_refused(text):
 
 
 def test_arms_that_learn_from_held_back_pictures_stand_on_the_far_half_only():
-    assert not any("far half" in table.title for table in summary_tables([cell("a")], ["a"], ["bottle"]))
+    assert not any("far half" in table.heading for table in summary_tables([cell("a")], ["a"], ["bottle"]))
     more = {"proved": True, "tested_on": "far", "pixel_ap": 0.8, "far": {"pixel_ap": 0.8}}
     made = {"proved": True, "tested_on": "all", "pixel_ap": 0.5, "far": {"pixel_ap": 0.6}}
     tables = summary_tables([cell("a", lift={"generated": made, "real+2": more})], ["a"], ["bottle"])

@@ -213,10 +213,10 @@ def test_the_page_holds_everything_inside(quick, nut, theirs):
     evaluate_set(theirs, real=nut, side=SIDE)
     page = (theirs / "evaluation.html").read_text()
     assert not re.search(r"https?://|<script|<link", page)
-    assert all(source.startswith("data:image/") for source in re.findall(r"src='([^']*)'", page))
+    assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)"', page))
     assert page.count("<img") == 4 * 3
     assert "KID[colours]" in page and "no lineage.json" in page
-    names = re.findall(r"<tr><td>(\d)</td><td><img", page)
+    names = re.findall(r'<tr><td class="[ n]*">(\d)</td><td class=""><img', page)
     assert names[0] == "3"  # the empty one
 
 

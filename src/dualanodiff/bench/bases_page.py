@@ -1,8 +1,9 @@
 """The tables of `bench bases`: Markdown to quote, HTML to look at."""
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from dualanodiff.pages import Block, Figures, Table, Terms, Text, markdown, page
 
 _COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("KID x1000", "kid", "distance from held-back real defects, lower is better; real shots show what can be reached"),
@@ -43,36 +44,22 @@ def bases_table(facts: Mapping[str, Any]) -> str:
     """One Markdown table a task, a base a line, under a line that says what was asked of each."""
     lines = [_headline(facts), ""]
     for task, cells in _by_task(facts["cells"]).items():
-        titles = [title for title, _, _ in _COLUMNS]
-        lines += [f"**{task}**", "", f"| base | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-        lines += [f"| {cell['base']} | {' | '.join(_texts(cell))} |" for cell in cells]
-        lines.append("")
+        lines += [f"**{task}**", "", markdown(_table(task, cells)), ""]
     return "\n".join(lines)
 
 
 def bases_page(facts: Mapping[str, Any]) -> str:
     """The same tables, with a sheet of each set's first pairs below them."""
-    body = [f"<h1>Bases</h1><p>{html.escape(_headline(facts))}</p>", "<ul>"]
-    body += [f"<li><b>{html.escape(title)}</b>: {html.escape(text)}</li>" for title, _, text in _COLUMNS if text]
-    body.append("</ul>")
+    blocks: list[Block] = [Text(_headline(facts)), Terms(tuple((title, text) for title, _, text in _COLUMNS))]
     for task, cells in _by_task(facts["cells"]).items():
-        head = "".join(f"<th>{html.escape(title)}</th>" for title, _, _ in _COLUMNS)
-        body.append(f"<h2>{html.escape(task)}</h2><table><tr><th>base</th>{head}</tr>")
-        for cell in cells:
-            values = "".join(f"<td>{html.escape(text)}</td>" for text in _texts(cell))
-            body.append(f"<tr><th>{html.escape(cell['base'])}</th>{values}</tr>")
-        body.append("</table><div class=sheets>")
-        for cell in cells:
-            if cell.get("sheet"):
-                source, name = html.escape(cell["sheet"], quote=True), html.escape(cell["base"])
-                body.append(f'<figure><figcaption>{name}</figcaption><img src="{source}" alt="{name}"></figure>')
-        body.append("</div>")
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>Bases</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
+        sheets = tuple((cell["base"], cell["sheet"]) for cell in cells if cell.get("sheet"))
+        blocks += [_table(task, cells), Figures(sheets)]
+    return page("Bases beside each other", blocks)
 
 
-_STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse;margin:.6rem 0}
-th,td{border:1px solid #ccc;padding:.25rem .5rem;text-align:right}th{background:#f4f4f4;text-align:left}
-.sheets{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}figcaption{font-weight:600}img{max-width:48rem;width:100%}"""
+def _table(task: str, cells: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("base", *(title for title, _, _ in _COLUMNS))
+    return Table(task, columns, tuple((cell["base"], *_texts(cell)) for cell in cells))
 
 
 def _headline(facts: Mapping[str, Any]) -> str:

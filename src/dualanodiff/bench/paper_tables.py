@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualanodiff.bench.tables import Metric, Row, Table, average, judged_metric, lift_metric, spell
+from dualanodiff.bench.tables import Metric, Row, average, judged_metric, lift_metric, spell
 from dualanodiff.errors import SettingsError
+from dualanodiff.pages import Table
 
 CATEGORIES = (
     "bottle",

@@ -1,23 +1,14 @@
 """Tables out of cells: mean and spread over seeds, in Markdown and HTML."""
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dualanodiff.pages import Block, Cell, Figures, Table, Text, markdown, page
+
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A title, the names of columns, rows of texts, and notes that stand below."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,18 +149,19 @@ def _far_tables(rows: Sequence[Row], methods: Sequence[str], places: Sequence[st
 
 def _lines(
     rows: Sequence[Row], metrics: Sequence[Metric], methods: Sequence[str], places: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
-    columns: list[list[str]] = []
+) -> tuple[tuple[str | Cell, ...], ...]:
+    columns: list[list[str | Cell]] = []
     for metric in metrics:
         found = [average(rows, metric, method, places) for method in methods]
         texts = [spell(values, metric.decimals) for values in found]
         means = [float(np.mean(values)) * metric.best for values in found if values]
-        if metric.best and len(means) > 1:
-            texts = [
-                f"**{text}**" if values and float(np.mean(values)) * metric.best == max(means) else text
+        best = max(means) if metric.best and len(means) > 1 else None
+        columns.append(
+            [
+                Cell(text, "best") if values and float(np.mean(values)) * metric.best == best else text
                 for text, values in zip(texts, found, strict=True)
             ]
-        columns.append(texts)
+        )
     return tuple((method, *(column[i] for column in columns)) for i, method in enumerate(methods))
 
 
@@ -177,37 +169,12 @@ def to_markdown(tables: Sequence[Table], command: str) -> str:
     """All tables under the command that makes them."""
     parts = [f"    {command}\n"]
     for table in tables:
-        lines = [f"### {table.title}\n", _pipe(table.columns), _pipe(["---"] * len(table.columns))]
-        lines += [_pipe(row) for row in table.rows]
-        parts.append("\n".join([*lines, "", *(f"{note}\n" for note in table.notes)]))
+        parts.append("\n".join([f"### {table.heading}\n", markdown(table), "", *(f"{note}\n" for note in table.notes)]))
     return "\n".join(parts)
 
 
 def to_html(tables: Sequence[Table], command: str, sheets: Sequence[tuple[str, str]] = ()) -> str:
     """A page of its own with all tables, and sheets of pictures as (title, file beside the page)."""
-    body = [f"<pre>{html.escape(command)}</pre>"]
-    for table in tables:
-        body.append(f"<h2>{html.escape(table.title)}</h2><table>")
-        body.append("<tr>" + "".join(f"<th>{html.escape(name)}</th>" for name in table.columns) + "</tr>")
-        for row in table.rows:
-            body.append("<tr>" + "".join(_html_cell(text) for text in row) + "</tr>")
-        body.append("</table>" + "".join(f"<p>{html.escape(note)}</p>" for note in table.notes))
-    for title, file in sheets:
-        body.append(f'<h2>{html.escape(title)}</h2><img src="{html.escape(file)}" alt="{html.escape(title)}">')
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:80em;padding:0 1em}"
-        "table{border-collapse:collapse}img{max-width:100%}td,th{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}"
-    )
-    head = f'<meta charset="utf-8"><title>Generators compared</title><style>{style}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
-
-
-def _html_cell(text: str) -> str:
-    bold = text.startswith("**") and text.endswith("**")
-    inner = html.escape(text.strip("*") if bold else text)
-    return f"<td><b>{inner}</b></td>" if bold else f"<td>{inner}</td>"
-
-
-def _pipe(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
+    blocks: list[Block] = [Text(command, "command"), *tables]
+    blocks += [Figures((("", file),), heading=title) for title, file in sheets]
+    return page("Generators compared", blocks)

@@ -1,13 +1,11 @@
 """The comparison for people: OUT/lift.md and OUT/lift.html, which hold the same tables."""
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dualanodiff.lift.pixel_scores import METRICS
+from dualanodiff.pages import Block, Figures, Table, Text, inline_png, markdown, page
 from dualanodiff.storage import write_text
 
 _TITLES = {
@@ -25,20 +23,6 @@ _WORDS = {
     "generated": "the generated pairs only",
     "real+generated": "half from the shots, half from the generated pairs",
 }
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:.7em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}.sentence{font-size:1.25em;border-left:4px solid #c05;padding-left:.8em}"
-    "figure{display:inline-block;margin:.5em 1em .5em 0;vertical-align:top}img{max-width:26em}"
-)
-
-
-@dataclass(frozen=True)
-class _Table:
-    title: str
-    note: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def write_reports(out: Path, result: Mapping[str, Any]) -> None:
@@ -82,15 +66,15 @@ def _introduction(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _tables(result: Mapping[str, Any]) -> list[_Table]:
+def _tables(result: Mapping[str, Any]) -> list[Table]:
     head = ("arm", *(_TITLES[metric] for metric in METRICS))
 
-    def metrics(title: str, note: str, part: Mapping[str, Any]) -> _Table:
+    def metrics(title: str, note: str, part: Mapping[str, Any]) -> Table:
         rows = tuple((name, *(_cell(found[metric]) for metric in METRICS)) for name, found in part.items())
-        return _Table(title, note, head, rows)
+        return Table(title, head, rows, lead=note)
 
     arms = tuple((name, _describe(name), _counts(facts["trained_on"])) for name, facts in result["arms"].items())
-    tables = [_Table("Arms", "", ("arm", "learns defects from", "pictures"), arms)]
+    tables = [Table("Arms", ("arm", "learns defects from", "pictures"), arms)]
     tables.append(metrics("All held-back pictures", "", result["all"]))
     if len(result["by_defect"]) > 1:
         tables += [
@@ -105,13 +89,13 @@ def _tables(result: Mapping[str, Any]) -> list[_Table]:
     ):
         if result["accuracy"][part]:
             rows = tuple((name, _cell(found)) for name, found in result["accuracy"][part].items())
-            tables.append(_Table(title, "", ("arm", "accuracy"), rows))
+            tables.append(Table(title, ("arm", "accuracy"), rows))
     if result["as_paper"]:
         rows = tuple(
             (name, *(f"{100 * found[metric]:.1f}" for metric in METRICS)) for name, found in result["as_paper"].items()
         )
         note = "The epoch picked on the test set, the best of all seeds: not comparable with the tables above, and no evidence."
-        tables.append(_Table("As the paper does it", note, head, rows))
+        tables.append(Table("As the paper does it", head, rows, lead=note))
     return tables
 
 
@@ -130,44 +114,24 @@ def _cell(found: Mapping[str, Any]) -> str:
     return f"{100 * found['mean']:.1f}{spread}"
 
 
-def _markdown(category: str, lines: Sequence[str], tables: Sequence[_Table], sentences: Sequence[str]) -> str:
+def _markdown(category: str, lines: Sequence[str], tables: Sequence[Table], sentences: Sequence[str]) -> str:
     parts = [f"# Lift: {category}", *lines]
     for table in tables:
-        parts += [f"## {table.title}", *([table.note] if table.note else [])]
-        rule = "|".join(["---"] * len(table.head))
-        rows = "\n".join("| " + " | ".join(row) + " |" for row in table.rows)
-        parts.append(f"| {' | '.join(table.head)} |\n|{rule}|\n{rows}")
+        parts += [f"## {table.heading}", *([table.lead] if table.lead else []), markdown(table)]
     return "\n\n".join([*parts, "## In one sentence", *(f"**{sentence}**" for sentence in sentences)]) + "\n"
 
 
 def _page(
     category: str,
     lines: Sequence[str],
-    tables: Sequence[_Table],
+    tables: Sequence[Table],
     sentences: Sequence[str],
     sheets: Sequence[tuple[str, Path]],
 ) -> str:
     """One file that needs no other: pictures are inside."""
-    body = [f"<h1>Lift: {html.escape(category)}</h1>"]
-    body += [f'<p class="sentence">{html.escape(sentence)}</p>' for sentence in sentences]
-    body += [f"<p>{html.escape(line)}</p>" for line in lines]
-    for table in tables:
-        body.append(
-            f"<h2>{html.escape(table.title)}</h2>" + (f"<p>{html.escape(table.note)}</p>" if table.note else "")
-        )
-        rows = [_row("th", table.head), *(_row("td", row) for row in table.rows)]
-        body.append(f"<table>{''.join(rows)}</table>")
-    shown = [(name, path) for name, path in sheets if path.is_file()]
+    blocks: list[Block] = [Text(sentence, "sentence") for sentence in sentences]
+    blocks += [*(Text(line) for line in lines), *tables]
+    shown = tuple((name, inline_png(path)) for name, path in sheets if path.is_file())
     if shown:
-        body.append("<h2>Test pictures and what each inspector marks (seed 0)</h2>")
-    for name, path in shown:
-        data = base64.b64encode(path.read_bytes()).decode()
-        body.append(
-            f'<figure><figcaption>{html.escape(name)}</figcaption><img alt="" src="data:image/png;base64,{data}"></figure>'
-        )
-    title = html.escape(f"Lift: {category}")
-    return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>{"".join(body)}</html>\n'
-
-
-def _row(kind: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
+        blocks.append(Figures(shown, heading="Test pictures and what each inspector marks (seed 0)"))
+    return page(f"Lift: {category}", blocks)
