@@ -31,7 +31,9 @@ def test_a_page_holds_every_kind_of_block_and_escapes_what_it_shows():
 
 def test_columns_of_numbers_stand_to_the_right_and_others_do_not():
     assert TABLE.numeric == [False, True, True]
-    mixed = Table("", ("a", "b", "c", "d"), (("0.42 (0.01)", "1161.37 +- 45.53", "150 in 2277 s", ""), ("-", "", "x", "")))
+    mixed = Table(
+        "", ("a", "b", "c", "d"), (("0.42 (0.01)", "1161.37 +- 45.53", "150 in 2277 s", ""), ("-", "", "x", ""))
+    )
     assert mixed.numeric == [True, True, False, False]
 
 

@@ -22,7 +22,9 @@ def control(method, ap):
 
 def line(table, name):
     row = next(row for row in table.rows if row[0] == name)
-    return dict(zip(table.columns, (f"**{cell.text}**" if isinstance(cell, Cell) else cell for cell in row), strict=True))
+    return dict(
+        zip(table.columns, (f"**{cell.text}**" if isinstance(cell, Cell) else cell for cell in row), strict=True)
+    )
 
 
 def test_a_line_has_the_mean_over_data_and_the_spread_over_seeds():
