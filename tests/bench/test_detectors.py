@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dualanodiff.bench.detectors import read_detectors, read_map, run_anomalib, score_maps
+from dualanodiff.bench.detectors import TEXTURES, read_detectors, read_map, run_anomalib, score_maps
 from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.images import read_rgb, write_png
 from dualanodiff.lift.task import open_task
@@ -106,8 +106,9 @@ def anomalib(monkeypatch):
             assert set(words) == {"default_root_dir", "logger", "max_epochs"}
             calls.epochs.append(words["max_epochs"])
 
-        def fit(self, model, train_dataloaders):
+        def fit(self, model, datamodule):
             assert model == calls.models[-1]
+            train_dataloaders = datamodule.train_dataloader()
             calls.trained.append((list(train_dataloaders.dataset.files), [len(batch) for batch in train_dataloaders]))
 
         def predict(self, model, dataset):
@@ -121,13 +122,17 @@ def anomalib(monkeypatch):
         return module
 
     def patchcore(**words):
-        calls.models.append(words)
-        return words
+        folder = words.get("dtd_dir")
+        calls.models.append(words if folder is None else {**words, "dtd_dir": sorted(folder.iterdir())})
+        return calls.models[-1]
 
     named("anomalib")
     data, engine, models = (named(f"anomalib.{part}") for part in ("data", "engine", "models"))
-    data.PredictDataset, engine.Engine, models.Patchcore = PredictDataset, Engine, patchcore
-    named("lightning").seed_everything = lambda seed, **_: calls.seeds.append(seed)
+    data.PredictDataset, engine.Engine = PredictDataset, Engine
+    models.Patchcore = models.Draem = patchcore
+    lightning = named("lightning")
+    lightning.seed_everything = lambda seed, **_: calls.seeds.append(seed)
+    lightning.LightningDataModule = SimpleNamespace
     return calls
 
 
@@ -147,3 +152,23 @@ def test_pictures_of_different_sizes_meet_in_one_batch(product, tmp_path, anomal
     write_png(root / "train" / "good" / "000.png", np.full((20, 50, 3), 200, np.uint8))
     run_anomalib("patchcore", open_task(root, side=32), tmp_path / "maps", 0)
     assert anomalib.trained[0][1] == [4]
+
+
+def test_draem_blends_given_or_drawn_textures_and_fetches_none(task, tmp_path, anomalib):
+    run_anomalib("draem-detector", task, tmp_path / "drawn", 0)
+    assert len(anomalib.models[-1]["dtd_dir"]) == TEXTURES
+    (tmp_path / "own").mkdir()
+    write_png(tmp_path / "own" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    run_anomalib("draem-detector", task, tmp_path / "maps", 0, textures=tmp_path / "own")
+    assert [path.name for path in anomalib.models[-1]["dtd_dir"]] == ["a.png"]
+
+
+def test_weights_that_cannot_be_fetched_are_one_clear_line(task, tmp_path, anomalib, monkeypatch):
+    def offline(**words):
+        msg = "Name or service not known"
+        raise OSError(msg)
+
+    monkeypatch.setattr(sys.modules["anomalib.models"], "Patchcore", offline)
+    with pytest.raises(SettingsError, match=r"patchcore: anomalib cannot fetch.*not known.*hub cache"):
+        run_anomalib("patchcore", task, tmp_path / "maps", 0)
+    assert not (tmp_path / "maps").exists()

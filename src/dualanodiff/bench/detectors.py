@@ -21,9 +21,11 @@ from torch.utils.data import DataLoader
 
 from dualanodiff.data.catalog import choose_name, find_pictures
 from dualanodiff.errors import DataError, SettingsError
-from dualanodiff.images import read_rgb
+from dualanodiff.images import read_rgb, write_png
 from dualanodiff.lift.pixel_scores import inspector_scores
 from dualanodiff.lift.task import Task
+from dualanodiff.rivals.materials import drawn_texture
+from dualanodiff.seeds import numpy_stream
 from dualanodiff.storage import write_atomic, write_text
 
 
@@ -34,14 +36,18 @@ class Recipe:
     model: str
     epochs: int
     batch: int
+    textures: bool = False
+    """It blends textures into good pictures."""
 
 
 ANOMALIB = {
     "patchcore": Recipe("Patchcore", 1, 32),
     "cfa": Recipe("Cfa", 30, 4),
     "rd4ad": Recipe("ReverseDistillation", 200, 16),
-    "draem-detector": Recipe("Draem", 700, 8),
+    "draem-detector": Recipe("Draem", 700, 8, textures=True),
 }
+TEXTURES = 64
+"""Procedural textures for a detector that wants some."""
 INSTALL = "`pip install dualanodiff[anomalib]`"
 
 
@@ -92,10 +98,11 @@ def read_map(path: Path, side: int) -> np.ndarray:
     return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def run_anomalib(name: str, task: Task, out: Path, seed: int) -> Path:
+def run_anomalib(name: str, task: Task, out: Path, seed: int, *, textures: Path | None = None) -> Path:
     """Train a detector of anomalib on train/good and write its maps of every test picture; the folder of maps.
 
-    Raises SettingsError where anomalib cannot be imported.
+    `textures` are the pictures that DRAEM blends in; without them it gets procedural ones, never a download. Raises
+    SettingsError where anomalib cannot be imported, or cannot fetch the weights that a detector begins with.
     """
     done = out / task.category / "done"
     if done.exists():
@@ -112,11 +119,19 @@ def run_anomalib(name: str, task: Task, out: Path, seed: int) -> Path:
     # Plain lists of files: no part of anomalib gets to see which test pictures show a defect.
     good = data.PredictDataset(path=task.good[0].parent, transform=squashed)
     train = DataLoader(good, batch_size=recipe.batch, shuffle=True, collate_fn=good.collate_fn)
+    module = lightning.LightningDataModule()  # CFA asks its trainer for one
+    module.train_dataloader, module.name, module.category = lambda: train, task.category, ""
     with tempfile.TemporaryDirectory() as scratch:
         # Neither thresholds nor a scale are needed to rank pixels, and both are fitted to defect pictures.
-        model = getattr(models, recipe.model)(post_processor=False, evaluator=False, visualizer=False)
+        options = {"dtd_dir": textures or _drawn_textures(Path(scratch), task.side, seed)} if recipe.textures else {}
+        try:
+            model = getattr(models, recipe.model)(post_processor=False, evaluator=False, visualizer=False, **options)
+        except OSError as error:
+            way_out = "put them into torch's hub cache where there is no network, or leave the detector out"
+            msg = f"{name}: anomalib cannot fetch the weights it begins with ({error}); {way_out}"
+            raise SettingsError(msg) from None
         engine = engines.Engine(default_root_dir=scratch, logger=False, max_epochs=recipe.epochs)
-        engine.fit(model=model, train_dataloaders=train)
+        engine.fit(model=model, datamodule=module)
         for path in task.tests.paths:
             found = engine.predict(model=model, dataset=data.PredictDataset(path=path, transform=squashed))
             values = np.asarray(found[0].anomaly_map.detach().cpu().float()).squeeze()
@@ -124,6 +139,15 @@ def run_anomalib(name: str, task: Task, out: Path, seed: int) -> Path:
             write_atomic(place, lambda temporary, values=values: np.save(temporary, values))
     write_text(done, "")
     return out
+
+
+def _drawn_textures(scratch: Path, side: int, seed: int) -> Path:
+    """A folder of procedural textures."""
+    folder = scratch / "textures"
+    for index in range(TEXTURES):
+        stream = numpy_stream(seed, "textures", index)
+        write_png(folder / f"{index:03d}.png", drawn_texture(stream, side))
+    return folder
 
 
 def maps_fingerprint(folder: Path, category: str) -> str:

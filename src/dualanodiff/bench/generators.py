@@ -91,9 +91,8 @@ def _detector_rows(contest: Contest, detectors: Sequence[Detector], place: Place
             try:
                 folder = detector.folder
                 if folder is None:
-                    folder = run_anomalib(
-                        detector.name, task, contest.out / "maps" / detector.name / f"seed-{seed}", seed
-                    )
+                    folder = contest.out / "maps" / detector.name / f"seed-{seed}"
+                    run_anomalib(detector.name, task, folder, seed, textures=contest.making(place).textures)
                 facts = [
                     detector.name,
                     place.name,

@@ -83,5 +83,10 @@ class Materials:
         """A picture uint8 (s, s, 3) that has nothing to do with the product."""
         if self.textures:
             return read_rgb(self.textures[int(stream.integers(len(self.textures)))], size=self.size)
-        surface = _SURFACES[int(stream.integers(len(_SURFACES)))]
-        return to_bytes(surface(stream, stream, self.size).rgb)
+        return drawn_texture(stream, self.size)
+
+
+def drawn_texture(stream: Stream, size: int) -> np.ndarray:
+    """A procedural texture uint8 (s, s, 3), of any of the kinds."""
+    surface = _SURFACES[int(stream.integers(len(_SURFACES)))]
+    return to_bytes(surface(stream, stream, size).rgb)
