@@ -80,8 +80,9 @@ def describe_set_aside(split: Split) -> str:
     count = len(split.set_aside)
     if not count:
         return ""
-    many = f"{count} pictures show" if count > 1 else "1 picture shows"
-    return f"{split.defect}: {many} the very defect of a shot and neither teach nor test, such as {_example(split.set_aside)}"
+    show, teach, test = ("pictures show", "teach", "test") if count > 1 else ("picture shows", "teaches", "tests")
+    example = _example(split.set_aside)
+    return f"{split.defect}: {count} {show} the very defect of a shot and neither {teach} nor {test}, such as {example}"
 
 
 def split_category(category: Category, rule: str = "first-third") -> dict[str, Split]:

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from dualanodiff.change import GoodPictures, Memory, agreement, cells_of
-from dualanodiff.data.keycolor import to_lab
 from dualanodiff.data.shots import Shot
+from dualanodiff.judge.texture import Texture
 from dualanodiff.masks.key import overlap
 from dualanodiff.masks.saliency import NO_OBJECT, object_mask
 
@@ -31,6 +31,8 @@ _STRICTEST = 0.6
 """Nothing is unreal that is not this much farther off than usual: 1 / 0.6 times."""
 _PLACE = 15.0
 """How much places count on products that always lie alike."""
+_SEEN = 0.3
+"""Share of the object that a mask must leave for its texture to be judged."""
 _CELLS = 200
 """Descriptors kept of one real defect."""
 _LOOKS = 8
@@ -85,9 +87,8 @@ class Gauge:
         strange = [self._strangeness(x, self._doubles[i]) for i, x in enumerate(self._defects)]
         self._usual_strangeness = float(np.median([each for each in strange if each > 0] or [0.0]))
         self._usual_rest = float(np.median([change.mean() for change in self.good.spare]))
-        whole = np.zeros(normals[0].shape[:2], bool)
-        textures = np.array([_texture(rgb, ~whole) for rgb in normals])
-        self._usual_texture = textures.mean(0), np.maximum(textures.std(0), 0.1)
+        nothing = np.zeros(normals[0].shape[:2], bool)
+        self.texture = Texture(normals)
         self._powers = np.ones(3)
         real = np.array(
             [
@@ -96,7 +97,7 @@ class Gauge:
             ]
         )
         good = np.array(
-            [self._like_good(rgb, whole, change) for rgb, change in zip(normals[::4], self.good.spare, strict=True)]
+            [self._like_good(rgb, nothing, change) for rgb, change in zip(normals[::4], self.good.spare, strict=True)]
         )
         bounds = [_least(real[:, 0]), *(_least(np.append(real[:, i + 1], good[:, i])) for i in range(2))]
         self._powers = np.log(0.5) / np.log(np.clip(bounds, 0.02, _STRICTEST))
@@ -207,13 +208,15 @@ class Gauge:
         )
 
     def _like_good(self, image: np.ndarray, mask: np.ndarray, change: np.ndarray) -> tuple[float, float]:
-        """How like good ones a picture is away from its mask: in its places, and in its texture's strength."""
+        """How like good ones a picture is away from its mask: in its places, and in its texture if enough of the object is seen."""
         rest = ~np.asarray(ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32)), dtype=bool)
         if rest.mean() < 0.05:
             return 1.0, 1.0
-        mean, spread = self._usual_texture
-        away = float(np.abs((_texture(image, rest) - mean) / spread).max())
-        return _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05), _ratio(2.0, away)
+        places = _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05)
+        body = object_mask(image, None)[0]
+        if (rest & body).sum() < _SEEN * body.sum():
+            return places, 1.0
+        return places, _ratio(2.0, self.texture.distance(image, rest))
 
 
 def _least(likeness: np.ndarray) -> float:
@@ -226,14 +229,6 @@ def _strength(change: np.ndarray, mask: np.ndarray) -> float:
     """Mean change of the more changed half of a mask: the borders of real masks are generous."""
     values = np.sort(np.maximum(change[mask], 0))
     return float(values[len(values) // 2 :].mean()) if values.size else 0.0
-
-
-def _texture(rgb: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Logarithms of the strength of lightness at four scales: a blurred or a noisy picture has unusual ones."""
-    light, unit = to_lab(rgb)[..., 0].astype(np.float32), rgb.shape[0] / 128
-    blurred = [light, *(ndimage.gaussian_filter(light, size * unit, truncate=3) for size in (0.7, 1.4, 2.8, 5.6))]
-    bands = [fine - coarse for fine, coarse in zip(blurred, blurred[1:], strict=False)]
-    return np.array([np.log(np.mean(np.abs(band[where])) + 0.1) for band in bands])
 
 
 def _ratio(usual: float, found: float) -> float:
