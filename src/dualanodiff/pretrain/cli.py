@@ -1,6 +1,7 @@
 """`dualanodiff pretrain`: make a base from pictures, one stage a command."""
 
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,13 @@ FolderOption = Annotated[
 ]
 SizeOption = Annotated[int, typer.Option("--size", min=32, help="Side of the pictures in pixels.")]
 MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long; resumable.")]
+
+
+class Prediction(StrEnum):
+    """What a UNet may learn to predict."""
+
+    v = "v_prediction"
+    epsilon = "epsilon"
 
 
 @app.command()
@@ -76,6 +84,10 @@ def unet(
     rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 5e-4,
     batch_pairs: Annotated[int, typer.Option("--batch-pairs", min=1, help="Pairs a step, two rows each.")] = 8,
     batch_singles: Annotated[int, typer.Option("--batch-singles", min=1, help="Single pictures a step.")] = 4,
+    prediction: Annotated[
+        Prediction, typer.Option("--prediction", help="What the UNet learns to predict.")
+    ] = Prediction.v,
+    zero_snr: Annotated[bool, typer.Option("--zero-snr", help="The last timestep is pure noise.")] = False,
     inclusion: Annotated[float, typer.Option("--inclusion", min=0, help="Weight of the inclusion law.")] = 0.0,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 12000,
     singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw from.")] = 6000,
@@ -96,7 +108,11 @@ def unet(
         msg = f"--channels {channels} --plain-levels {plain}: give widths like 96,96,192, and fewer plain levels than widths"
         raise SettingsError(msg)
     plan = UNetPlan(steps=steps, size=size, channels=widths, plain_levels=plain, rate=rate)
+    if zero_snr and prediction is Prediction.epsilon:
+        msg = "--zero-snr needs --prediction v_prediction: from pure noise, the noise says nothing about the picture"
+        raise SettingsError(msg)
     plan = replace(plan, pairs=batch_pairs, singles=batch_singles, inclusion=inclusion)
+    plan = replace(plan, prediction=prediction.value, zero_snr=zero_snr)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
