@@ -148,3 +148,15 @@ def test_real_tiles_are_told_apart(shared):
 def test_real_bottles_are_all_different(shared):
     samples = pick(shared / "data" / "mvtec_bottle", None, "broken_large")[0].defects["broken_large"][:12]
     assert find_pieces(samples) == tuple(range(12))
+
+
+def test_what_was_found_is_kept_for_files_of_this_content_and_looked_for_again_when_one_changes(product, monkeypatch):
+    found, name = pick(product(), None, None)
+    samples = found.defects[name]
+    first = pieces.find_pieces(samples)
+    pieces._find.cache_clear()
+    monkeypatch.setattr(pieces, "_Album", lambda views: pytest.fail("laid over each other again"))
+    assert pieces.find_pieces(samples) == first
+    write_png(samples[0].image, np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(pytest.fail.Exception, match="again"):
+        pieces.find_pieces(samples)

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from dualanodiff.cache import cache_folder
 from dualanodiff.images import write_png
 from dualanodiff.judge import scoring
 from dualanodiff.judge.aspects import ASPECTS
-from dualanodiff.judge.cache import cache_folder
 from dualanodiff.judge.scoring import judge_source, score, summarise
 from dualanodiff.judge.source import open_source
 from dualanodiff.masks.result import MaskResult

@@ -7,6 +7,7 @@ these fit, the details of the defects themselves are compared there. Both must a
 and straight edges are alike on all circuits.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +16,15 @@ from pathlib import Path
 import numpy as np
 from scipy import fft, ndimage
 
+from dualanodiff.cache import cache_folder, keep, read_kept
 from dualanodiff.data.catalog import Sample
 from dualanodiff.data.keycolor import to_lab
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, resize_mask, resize_rgb
+from dualanodiff.storage import sha256
 
+METHOD = 1
+"""Raised with every change of what is found, so that it is not taken from the cache."""
 SURROUNDINGS, DEFECT = 0.6, 0.82
 """Correlations from which two pictures show one defect. Unlike ones on real sets reached 0.99 and 0.81, never both of these."""
 _COARSE, _FINE = 48, 128
@@ -40,8 +45,8 @@ _LARGE = 1500
 def find_pieces(samples: Sequence[Sample]) -> tuple[int, ...]:
     """For each sample the index of the first one that shows the same defect: its own where none before it does.
 
-    What is alike through a third picture counts as the same. A sample without a mask is like none. Found once a process for
-    files that stay. Raises DataError for a picture or mask that cannot be read.
+    What is alike through a third picture counts as the same. A sample without a mask is like none. Found once for files
+    that stay: kept in the cache by their contents. Raises DataError for a picture or mask that cannot be read.
     """
     return _find(tuple(samples), tuple(_stamp(sample) for sample in samples))
 
@@ -68,6 +73,10 @@ def _find(samples: tuple[Sample, ...], stamps: tuple[object, ...]) -> tuple[int,
     masked = [i for i, sample in enumerate(samples) if sample.mask is not None]
     if len(masked) < 2:
         return tuple(pieces)
+    file = cache_folder("pieces") / f"{_digest(samples)}.json"
+    kept = read_kept(file)
+    if kept and len(kept.get("pieces", ())) == len(samples):
+        return tuple(kept["pieces"])
     album = _Album(_read([samples[i] for i in masked]))
     for turn in range(8):
         # What is known to be one piece is turned once only.
@@ -77,7 +86,16 @@ def _find(samples: tuple[Sample, ...], stamps: tuple[object, ...]) -> tuple[int,
             for other in album.alike(k, others, turn):
                 first, last = sorted((pieces[masked[k]], pieces[masked[other]]))
                 pieces = [first if piece == last else piece for piece in pieces]
+    keep(file, {"pieces": pieces})
     return tuple(pieces)
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Of the method and of all pictures and masks, in their order."""
+    content = hashlib.sha256(f"{METHOD} {SURROUNDINGS} {DEFECT}".encode())
+    for path in (path for sample in samples for path in (sample.image, sample.mask)):
+        content.update(sha256(path).encode() if path and path.is_file() else b"-")
+    return content.hexdigest()[:24]
 
 
 class _Album:

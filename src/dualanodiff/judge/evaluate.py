@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from dualanodiff import __version__
+from dualanodiff.cache import keep, read_kept
 from dualanodiff.data.catalog import Category, Sample, category_folders, pick
 from dualanodiff.data.split import Split, describe_set_aside, split_defect, trained_test_pictures
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
 from dualanodiff.judge.aspects import ASPECTS
-from dualanodiff.judge.cache import keep, read_kept
 from dualanodiff.judge.distribution import SPLITS, fid, inception_score, kid
 from dualanodiff.judge.diversity import Diversity, cluster_diversity
 from dualanodiff.judge.networks import Distance, Network, content, find_distance, find_network

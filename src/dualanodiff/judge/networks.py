@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dualanodiff.cache import cache_folder
 from dualanodiff.errors import ModelError
 from dualanodiff.images import to_tensor
 from dualanodiff.judge.backbones import EfficientNetLite0, EncoderLevels, lpips_vgg, resized, stlpips_alex
-from dualanodiff.judge.cache import cache_folder
 from dualanodiff.model.base import load_base
 from dualanodiff.progress import progress
 from dualanodiff.storage import write_atomic
@@ -253,8 +253,8 @@ def _efficientnet(weights: Path | None) -> tuple[nn.Module, _Pooled]:
     return net, net
 
 
-def _vae_features(weights: Path | None) -> tuple[nn.Module, _Pooled]:
-    net, side = _encoder(weights)
+def _vae_features(_weights: Path | None) -> tuple[nn.Module, _Pooled]:
+    net, side = _encoder()
     return net, lambda rgb: (net.pooled(resized(rgb, side)), None)
 
 
@@ -288,12 +288,12 @@ def _heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"heads.{match[1]}": value.flatten().clamp_min(0) for match, value in found if match}
 
 
-def _vae_distance(weights: Path | None) -> tuple[nn.Module, _Embedded]:
-    net, side = _encoder(weights)
+def _vae_distance(_weights: Path | None) -> tuple[nn.Module, _Embedded]:
+    net, side = _encoder()
     return net, lambda rgb: net.embedded(resized(rgb, side))
 
 
-def _encoder(_weights: Path | None) -> tuple[EncoderLevels, int]:
+def _encoder() -> tuple[EncoderLevels, int]:
     base = load_base("mini")
     return EncoderLevels(base.vae, base.resolution), base.resolution
 

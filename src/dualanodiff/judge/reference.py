@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from dualanodiff.cache import cache_folder, keep, read_kept
 from dualanodiff.data.catalog import Sample, pick
 from dualanodiff.data.shots import Shot, mask_fault, missing_mask
 from dualanodiff.data.split import describe_set_aside, split_defect
 from dualanodiff.errors import DataError
 from dualanodiff.images import load_mask, load_rgb, read_rgb, resize_mask, resize_rgb
 from dualanodiff.judge.aspects import ASPECTS, QUANTILE, REAL, Gauge, calibrate
-from dualanodiff.judge.cache import cache_folder, keep, read_kept
 from dualanodiff.judge.memorisation import Originals
 from dualanodiff.masks.key import overlap
 from dualanodiff.storage import sha256

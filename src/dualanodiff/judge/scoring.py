@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from dualanodiff.cache import cache_folder
 from dualanodiff.images import read_mask, read_rgb, resize_mask
 from dualanodiff.judge.aspects import ASPECTS
-from dualanodiff.judge.cache import cache_folder
 from dualanodiff.judge.reference import Reference
 from dualanodiff.judge.source import Generated, Source
 from dualanodiff.masks.key import key_mask
