@@ -155,7 +155,7 @@ def test_what_was_found_is_kept_for_files_of_this_content_and_looked_for_again_w
     samples = found.defects[name]
     first = pieces.find_pieces(samples)
     pieces._find.cache_clear()
-    monkeypatch.setattr(pieces, "_Album", lambda views: pytest.fail("laid over each other again"))
+    monkeypatch.setattr(pieces, "_Album", lambda _: pytest.fail("laid over each other again"))
     assert pieces.find_pieces(samples) == first
     write_png(samples[0].image, np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(pytest.fail.Exception, match="again"):
