@@ -14,17 +14,23 @@ from dualanodiff.cli import app
 from dualanodiff.data.catalog import pick
 from dualanodiff.data.split import trained_test_pictures
 from dualanodiff.errors import DataError, RunError, TrainingStopped
+from dualanodiff.fit_folder import FEWEST_GOOD, fit_folder
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.base import load_base
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.model.prompts import TextAdapter
+from dualanodiff.preparing import recommended
 from dualanodiff.pretrain.adaptation import Adaptation, AdaptPlan
 from dualanodiff.runs import RunFolder
+from dualanodiff.settings import Settings
 from dualanodiff.storage import sha256
 from small import SMALL, fit_small
 
 PLAN = AdaptPlan(steps=3, singles=2, pairs=2, drawn=4, save_every=1, rate=1e-3)
-SMALL_SIDE = {"data.resolution": "64", "train.mixed_precision": "no"}
+
+
+def small_settings(base: Path) -> Settings:
+    return recommended(load_base(base)).updated({"data.resolution": "64", "train.mixed_precision": "no"}, "test")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def nuts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(nuts: Path, base: Path, out: Path, plan: AdaptPlan = PLAN) -> dict:
-    return adapt(nuts, base=str(base), out=out, plan=plan, assignments=SMALL_SIDE)
+    return adapt(nuts, base=str(base), out=out, plan=plan, settings=small_settings(base))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +101,7 @@ def test_the_card_says_what_was_done_and_keeps_the_settings(adapted: Path) -> No
     card = load_base(adapted).card
     assert card["card"]["name"] == "toy"
     assert "3 good pictures of nut" in card["card"]["adapted_to"]
-    assert card["settings"] == {"model": {"rank": 4}}
+    assert card["settings"] == {"model": {"rank": 4}, "train": {"adapt_steps": 0}}
 
 
 def test_a_killed_adaptation_goes_on_to_the_same_weights(
@@ -184,36 +190,83 @@ def test_a_damaged_lineage_of_an_adapted_base_is_named(adapted: Path, tmp_path: 
 
 
 def test_all_defect_types_of_a_product_share_one_adapted_base(paired: Path, nuts: Path, tmp_path: Path) -> None:
-    first, second = (
-        adapted_base(nuts, category=None, base=str(paired), beside=tmp_path, assignments=SMALL_SIDE, plan=PLAN)
-        for _ in range(2)
+    settings = small_settings(paired)
+    first, second, third = (
+        adapted_base(
+            nuts,
+            category=None,
+            base=str(paired),
+            folder=tmp_path / "adapted",
+            settings=settings.updated({"train.adapt_steps": steps}, "test"),
+        )
+        for steps in (2, 2, 1)
     )
     assert first == second
     assert Path(first).parent == tmp_path / "adapted"
-    other = AdaptPlan(**{**vars(PLAN), "steps": 1})
-    third = adapted_base(nuts, category=None, base=str(paired), beside=tmp_path, assignments=SMALL_SIDE, plan=other)
     assert third != first
 
 
+@pytest.fixture
+def many_nuts(product) -> Path:
+    """A product with enough good pictures."""
+    return product(size=64, good=FEWEST_GOOD)
+
+
+def fit_words(data: Path, base: Path, run: Path, *words: str, **changes: object) -> list[str]:
+    settings = {**SMALL, "train.max_train_steps": 1, **changes}
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    return ["fit", str(data), "--defect", "scratch", "--base", str(base), "--out", str(run), *words, *options, "--json"]
+
+
 def test_fit_with_normals_adapts_first(
-    paired: Path, nuts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paired: Path, many_nuts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualanodiff.adapt.AdaptPlan", lambda: PLAN)
-    changes = {**SMALL, "train.max_train_steps": 1}
-    options = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
-    words = [
-        "fit",
-        str(nuts),
-        "--defect",
-        "scratch",
-        "--base",
-        str(paired),
-        "--out",
-        str(tmp_path / "run"),
-        "--normals",
-    ]
-    result = CliRunner().invoke(app, [*words, *options, "--json"])
+    monkeypatch.setattr("dualanodiff.cli.ADAPT_STEPS", 2)
+    result = CliRunner().invoke(app, fit_words(many_nuts, paired, tmp_path / "run", "--normals"))
     assert result.exit_code == 0, result.output
     [made] = (tmp_path / "adapted").iterdir()
-    assert RunFolder(tmp_path / "run").lineage()["base"] == str(made)
+    run = RunFolder(tmp_path / "run")
+    assert run.lineage()["base"] == str(made)
+    assert run.settings().train.adapt_steps == 2
     assert json.loads((made / "lineage.json").read_text())["category"] == "nut"
+
+
+def test_a_base_that_recommends_it_is_adapted_once_and_only_where_there_are_good_pictures(
+    paired: Path, many_nuts: Path, nuts: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(paired, base)
+    (base / "base.toml").write_text("[settings.train]\nadapt_steps = 2\n")
+    given = {"defect": "scratch", "base": str(base), "assignments": {**SMALL, "train.max_train_steps": "1"}}
+    fit_folder(many_nuts, out=tmp_path / "a", **given)
+    [made] = (tmp_path / "adapted").iterdir()
+    assert load_base(made).card["settings"]["train"]["adapt_steps"] == 0
+    fit_folder(many_nuts, out=tmp_path / "b", **{**given, "base": str(made)})
+    assert len(list((tmp_path / "adapted").iterdir())) == 1
+    fit_folder(nuts, out=tmp_path / "few" / "c", **given)
+    assert RunFolder(tmp_path / "few" / "c").base_name() == str(base)
+    result = CliRunner().invoke(app, fit_words(many_nuts, base, tmp_path / "none" / "d", "--no-normals"))
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "none" / "adapted").exists()
+
+
+def test_what_is_wrong_is_found_before_the_base_is_adapted(paired: Path, many_nuts: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "letter.txt").write_text("mine")
+    given = {"defect": "scratch", "base": str(paired), "assignments": {**SMALL, "train.adapt_steps": "2"}}
+    with pytest.raises(RunError, match="is not empty and not a run"):
+        fit_folder(many_nuts, out=tmp_path / "run", **given)
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_a_run_is_moved_together_with_the_adapted_base_beside_it(paired: Path, many_nuts: Path, tmp_path: Path) -> None:
+    given = {"defect": "scratch", "base": str(paired)}
+    settings = {**SMALL, "train.max_train_steps": "1", "train.adapt_steps": "1"}
+    fit_folder(many_nuts, out=tmp_path / "runs" / "a", **given, assignments=settings)
+    shutil.move(tmp_path / "runs", tmp_path / "moved")
+    run = RunFolder(tmp_path / "moved" / "a")
+    [made] = (tmp_path / "moved" / "adapted").iterdir()
+    assert run.base_name() == str(made)
+    made.rename(tmp_path / "lost")
+    with pytest.raises(RunError, match=r"the adapted base of .* is not there; put it back"):
+        run.base_name()

@@ -33,16 +33,16 @@ def adapt(
     base: str = "mini",
     out: Path,
     plan: AdaptPlan | None = None,
-    assignments: dict[str, str] | None = None,
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Write the base folder `out`, going on where an earlier call stopped; a finished one is returned as it is.
 
-    `assignments` are settings of which data.resolution, the flips and the prompts matter. Returns base, category,
+    Of the settings, the base's own if none, data.resolution, the flips and the prompts matter. Returns base, category,
     normals, steps, loss and seconds. Raises DataError without good pictures and RunError where `out` holds another base.
     """
     plan = plan or AdaptPlan()
     loaded = load_base(base)
-    settings = recommended(loaded).updated(assignments or {}, "--set")
+    settings = settings or recommended(loaded)
     product = find_product(data, category)
     normals = choose_normals(product, plan.most_normals)
     files = [file_record(path, "normal") for path in normals]
@@ -79,21 +79,19 @@ def adapted_base(
     *,
     category: str | None,
     base: str,
-    beside: Path,
-    assignments: dict[str, str],
-    plan: AdaptPlan | None = None,
+    folder: Path,
+    settings: Settings,
 ) -> str:
-    """The base adapted to this product in `beside`/adapted, made unless it is there; the same for all defect types.
+    """The base adapted to this product below `folder`, made unless it is there; the same for all defect types.
 
-    The folder is named after a hash of base, good pictures, plan and settings, so that another of these makes another.
+    It is adapted for train.adapt_steps. Its folder is named after a hash of base, good pictures, plan and settings, so that another of these makes another.
     """
-    plan, loaded, product = plan or AdaptPlan(), load_base(base), find_product(data, category)
-    settings = recommended(loaded).updated(assignments, "--set")
+    plan, loaded, product = AdaptPlan(steps=settings.train.adapt_steps), load_base(base), find_product(data, category)
     files = [file_record(path, "normal") for path in choose_normals(product, plan.most_normals)]
     files += [file_record(path, "base") for path in base_files(loaded)]
     digest = hashlib.sha256(json.dumps(_facts(settings, plan, files), sort_keys=True).encode()).hexdigest()
-    out = beside / "adapted" / f"{product.name}-{digest[:12]}"
-    return adapt(data, category=product.name, base=base, out=out, plan=plan, assignments=assignments)["base"]
+    out = folder / f"{product.name}-{digest[:12]}"
+    return adapt(data, category=product.name, base=base, out=out, plan=plan, settings=settings)["base"]
 
 
 def find_product(data: Path, category: str | None) -> Category:
@@ -135,9 +133,11 @@ def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _card(base: Base, product: Category, normals: int, plan: AdaptPlan) -> str:
-    """The base's own card, with what was done to it."""
+    """The base's own card, with what was done to it; it is not to be adapted a second time."""
     done = {
         "adapted_from": base.name,
         "adapted_to": f"{normals} good pictures of {product.name}, {plan.steps} steps; the licence of those pictures holds for it, too",
     }
-    return tomli_w.dumps({**base.card, "card": {**base.card.get("card", {}), **done}})
+    recommends = dict(base.card.get("settings", {}))
+    recommends["train"] = {**recommends.get("train", {}), "adapt_steps": 0}
+    return tomli_w.dumps({**base.card, "card": {**base.card.get("card", {}), **done}, "settings": recommends})

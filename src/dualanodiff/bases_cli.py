@@ -32,10 +32,13 @@ def adapt_command(
     assignments = read_assignments(settings)
     category_folders(data)
     from dualanodiff.adapt import adapt as adapt_base
+    from dualanodiff.fit_folder import base_and_settings
     from dualanodiff.pretrain.adaptation import AdaptPlan
 
     plan = AdaptPlan(steps=steps, rate=rate)
-    result = adapt_base(data, category=category, base=base, out=out, plan=plan, assignments=assignments)
+    result = adapt_base(
+        data, category=category, base=base, out=out, plan=plan, settings=base_and_settings(base, None, assignments)[1]
+    )
     next_step = command_line("fit", data, "--defect", "D", "--base", out, "--out", "RUN")
     text = (
         f"Adapted {base} to {result['normals']} good pictures of {result['category']} in {result['steps']} steps and "

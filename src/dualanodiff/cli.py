@@ -40,6 +40,7 @@ from dualanodiff.onto.cli import (
 )
 from dualanodiff.pretrain.cli import app as pretrain_app
 from dualanodiff.progress import duration
+from dualanodiff.settings import ADAPT_STEPS
 
 app = typer.Typer(
     cls=GuardedGroup,
@@ -130,9 +131,10 @@ def check(
     if cost and not report.errors:
         costs = measure_cost(loaded, chosen)
         report = dataclasses.replace(report, costs=costs)
+        adapting = f" (once a product {duration(costs['adapt_seconds'])} before it)" if costs["adapt_seconds"] else ""
         text += (
             f"\na run: {costs['train_steps']} steps in about {duration(costs['train_seconds'])} on this machine's "
-            f"{costs['device']}, then {costs['pair_seconds']:.1f} s a pair; adapters of {costs['adapter_bytes'] / 1e6:.0f} MB"
+            f"{costs['device']}{adapting}, then {costs['pair_seconds']:.1f} s a pair; adapters of {costs['adapter_bytes'] / 1e6:.0f} MB"
         )
         if costs["memory_bytes"]:
             text += f"\nit needs about {costs['memory_bytes'] / 2**30:.1f} GiB of memory and {costs['disk_bytes'] / 1e6:.0f} MB on disk"
@@ -152,11 +154,12 @@ def fit(
     config: ConfigOption = None,
     settings: SetOption = None,
     normals: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--normals", help="First adapt the base to the product's good pictures, once for all its defects."
+            "--normals/--no-normals",
+            help="First adapt the base to the product's good pictures, once for all its defects; else as the base's card says.",
         ),
-    ] = False,
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -165,10 +168,8 @@ def fit(
     pick(data, category, defect)  # a slip of the pen is found before the slow imports
     from dualanodiff.fit_folder import fit_folder
 
-    if normals:
-        from dualanodiff.adapt import adapted_base
-
-        base = adapted_base(data, category=category, base=base, beside=out.parent, assignments=assignments)
+    if normals is not None and "train.adapt_steps" not in assignments:
+        assignments["train.adapt_steps"] = str(ADAPT_STEPS if normals else 0)
     result = fit_folder(
         data,
         defect=defect,

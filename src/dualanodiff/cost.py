@@ -16,6 +16,9 @@ from dualanodiff.pair_model import Batch, build_pair_model
 from dualanodiff.sampler import schedule_of
 from dualanodiff.settings import Settings
 
+ADAPTING = 1.8
+"""Cost of a step of adaptation in steps of a fit, as measured at the size of `mini`: it trains all weights, and single pictures as well."""
+
 
 def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
     """Seconds for training and for one generated pair, learned weights, bytes of the adapter files, of memory and of disk.
@@ -56,6 +59,7 @@ def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
     return {
         "device": str(device),
         "start": start,
+        "adapt_seconds": round(ADAPTING * step * settings.train.adapt_steps, 1),
         "train_steps": settings.train.max_train_steps,
         "train_seconds": round(step * settings.train.max_train_steps, 1),
         "pair_seconds": round(_seconds(sample, device) * settings.sample.num_inference_steps, 2),

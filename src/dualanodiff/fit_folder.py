@@ -6,15 +6,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from dualanodiff.adapt import adapted_base
 from dualanodiff.data.catalog import pick
 from dualanodiff.data.shots import find_shots
 from dualanodiff.errors import RunError
 from dualanodiff.fitting import fit, recommended
+from dualanodiff.latents import check_resolution
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.pair_model import wants_bf16
-from dualanodiff.runs import RunFolder
+from dualanodiff.runs import ADAPTED, RunFolder
 from dualanodiff.settings import Settings, read_settings
 from dualanodiff.storage import read_jsonl
+
+FEWEST_GOOD = 8
+"""Good pictures that a product must have for its base to be adapted to them."""
 
 
 def fit_folder(
@@ -28,14 +33,23 @@ def fit_folder(
     config: Path | None = None,
     assignments: dict[str, str],
     resume: bool = False,
+    adapted: Path | None = None,
 ) -> dict[str, Any]:
     """Learn `defect` from the shots of a data folder; returns run, shots, steps, loss, seconds and what was chosen.
 
+    Where train.adapt_steps asks for it and the product has good pictures, the base is adapted to them first: into the folder
+    `adapted`, which is `adapted` beside the run if it is not given, unless it is there already.
     Raises DataError, SettingsError, ModelError or RunError, each naming what is wrong and the way out.
     """
     product, name = pick(data, category, defect)
     loaded, settings = base_and_settings(base, config, assignments)
     found = find_shots(data, defect=name, category=product.name, rule=shots, resolution=settings.data.resolution)
+    if settings.train.adapt_steps and len(product.good) >= FEWEST_GOOD:
+        RunFolder(out).check_free(resume=resume)
+        check_resolution(loaded, found)
+        beside = adapted or out.parent / ADAPTED
+        base = adapted_base(data, category=product.name, base=base, folder=beside, settings=settings)
+        loaded = base_and_settings(base, config, assignments)[0]
     folder = fit(found, loaded, out, settings, normals=product.good, category=product.name, defect=name, resume=resume)
     return summarise(folder)
 

@@ -144,7 +144,7 @@ def load(
     settings = folder.settings().updated(assignments or {}, "--set")
     mean, facts = folder.load_start()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    name = folder.lineage()["base"]
+    name = folder.base_name()
     base = beside.base if beside is not None and beside.base.name == name else load_base(name, device=device)
     dual, text = load_adapters(folder.adapter, base)
     if wants_bf16(settings, device):

@@ -30,6 +30,9 @@ CHANGEABLE = {
     "train.compile",
 }
 
+ADAPTED = "adapted"
+"""The folder beside runs that holds the bases adapted to their products."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -82,23 +85,42 @@ class RunFolder:
             msg = f"{path}: not a readable lineage ({error}); the run is incomplete, fit it again into a new folder"
             raise RunError(msg) from None
 
+    def base_name(self) -> str:
+        """The base that the run was fitted on; an adapted one may have been moved together with the runs beside it.
+
+        RunError where an adapted base is in neither place.
+        """
+        name = self.lineage()["base"]
+        if Path(name).parent.name != ADAPTED or Path(name).is_dir():
+            return name
+        moved = self.path.parent / ADAPTED / Path(name).name
+        if not moved.is_dir():
+            msg = f"{name}: the adapted base of {self.path} is not there; put it back, or into {moved.parent}, or fit again"
+            raise RunError(msg)
+        return str(moved)
+
+    def check_free(self, *, resume: bool) -> None:
+        """RunError where the folder holds something else than a run, or a run that is not to be resumed."""
+        if not (self.path / "config.toml").exists():
+            # A kill while the first two files were being written leaves no run, and nothing that is in the way of one.
+            if self.path.is_file() or (self.path.exists() and not all(map(_is_beginning, self.path.iterdir()))):
+                msg = f"{self.path}: is not empty and not a run; choose another --out"
+                raise RunError(msg)
+        elif not resume:
+            msg = f"{self.path}: holds a run already; add --resume to continue it, or choose another --out"
+            raise RunError(msg)
+
     def begin(self, settings: Settings, lineage: Mapping[str, Any], *, resume: bool) -> None:
         """Write config and lineage of a new run, or make sure that an old one may go on.
 
         RunError when the folder holds another run, or when resuming would mix different inputs or settings.
         """
+        self.check_free(resume=resume)
         if not (self.path / "config.toml").exists():
-            # A kill while these two were being written leaves no run, and nothing that is in the way of one.
-            if self.path.is_file() or (self.path.exists() and not all(map(_is_beginning, self.path.iterdir()))):
-                msg = f"{self.path}: is not empty and not a run; choose another --out"
-                raise RunError(msg)
             drop_unfinished(self.path)
             write_json(self.path / "lineage.json", lineage)
             write_text(self.path / "config.toml", to_toml(settings))
             return
-        if not resume:
-            msg = f"{self.path}: holds a run already; add --resume to continue it, or choose another --out"
-            raise RunError(msg)
         before, now = _inputs(self.lineage()), _inputs(lineage)
         for name in [*before, *now]:
             if before.get(name) != now.get(name):

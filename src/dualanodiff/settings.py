@@ -58,10 +58,16 @@ class ModelSettings:
     """Prompt of the part branch, nested in the image's."""
 
 
+ADAPT_STEPS = 300
+"""Steps of adaptation where it is asked for without a number."""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How it is trained."""
 
+    adapt_steps: int = 0
+    """Steps of adapting the base to the product's good pictures first, once for all its defect types; 0 is none (paper)."""
     max_train_steps: int = 5000
     """Optimiser steps; the paper's 5,000 (2,000 with background)."""
     train_batch_size: int = 4

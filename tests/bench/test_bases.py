@@ -19,6 +19,7 @@ from dualanodiff.bench.tasks import Task, read_tasks
 from dualanodiff.cli import app
 from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.model.base import load_base
+from dualanodiff.runs import RunFolder
 from small import SMALL
 
 BUDGET = Budget(steps=1, count=3, side=64, network="mini-vae")
@@ -63,22 +64,22 @@ def test_a_task_that_is_not_there_is_refused(product, tmp_path: Path) -> None:
         read_tasks([str(tmp_path / "nothing")])
 
 
-def test_a_variant_changes_settings_and_may_adapt_first() -> None:
-    plain, alone, adapted = read_entries(
-        ["mini", "mini@alone:sample.inclusion=0,train.max_train_steps=9", "a/b@adapted:adapt.steps=20"]
+def test_a_variant_changes_settings() -> None:
+    plain, alone, bare = read_entries(
+        ["mini", "mini@alone:sample.inclusion=0,train.max_train_steps=9", "a/b@bare:train.adapt_steps=0"]
     )
     assert (plain.name, plain.base, plain.assignments) == ("mini", "mini", {})
     assert alone.name == "mini@alone"
     assert alone.sample_assignments == {"sample.inclusion": "0"}
     assert alone.fit_assignments == {"train.max_train_steps": "9"}
-    assert (adapted.base, adapted.adapt_steps, adapted.assignments) == ("a/b", 20, {})
+    assert (bare.base, bare.fit_assignments) == ("a/b", {"train.adapt_steps": "0"})
 
 
 @pytest.mark.parametrize(
     ("texts", "match"),
     [
         (["mini@alone"], "write a variant as BASE@NAME:setting=value"),
-        (["mini@x:adapt.steps=many"], "adapt.steps is 'many' but must be a whole number"),
+        (["mini@x:train.adapt_steps=many"], "train.adapt_steps is 'many' but must be"),
         (["mini@x:sample.incluson=0"], "did you mean 'sample.inclusion'"),
         (["mini", "mini"], "mini: named twice"),
     ],
@@ -102,24 +103,19 @@ def test_a_random_base_has_the_shape_and_the_autoencoder_and_nothing_else(carded
     assert (folder / "random.json").stat().st_mtime_ns == before
 
 
-def test_random_takes_the_shape_of_the_first_other_base(carded: Path, product, tmp_path: Path) -> None:
+def test_random_takes_the_shape_of_the_first_other_base(carded: Path, tmp_path: Path) -> None:
     entries = read_entries([RANDOM, str(carded)])
-    [task] = read_tasks([str(product())])
-    assert Path(base_of(entries[0], entries, task, tmp_path)).name.startswith("like-carded-")
+    assert Path(base_of(entries[0], entries, tmp_path)).name.startswith("like-carded-")
 
 
-def test_an_adapted_entry_is_adapted_once_for_the_product(
-    carded: Path, product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(
-        "dualanodiff.bench.entries.adapted_base", lambda *_, **words: asked.append(words) or str(carded)
-    )
-    [entry] = read_entries([f"{carded}@adapted:adapt.steps=7,data.resolution=64,train.learning_rate=1e-3"])
-    [task] = read_tasks([str(product())])
-    base_of(entry, [entry], task, tmp_path)
-    assert asked[0]["plan"].steps == 7
-    assert asked[0]["assignments"] == {"data.resolution": "64"}
+def test_variants_share_the_base_that_is_adapted_to_a_product(carded: Path, product, tmp_path: Path) -> None:
+    tasks = read_tasks([str(product(size=64, good=8))])
+    words = "train.adapt_steps=1,train.learning_rate"
+    entries = read_entries([f"{carded}@slow:{words}=1e-5", f"{carded}@fast:{words}=1e-3"])
+    compare_bases(entries, tasks, tmp_path / "out", BUDGET)
+    [adapted] = (tmp_path / "out" / "adapted").iterdir()
+    for run in (tmp_path / "out" / "runs").glob("*/*"):
+        assert RunFolder(run).lineage()["base"] == str(adapted)
 
 
 # -- the cells

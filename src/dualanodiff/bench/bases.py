@@ -101,7 +101,7 @@ def compare_bases(
                 if entry is None:
                     base, key = "", fingerprint(REAL, judged)
                 else:
-                    base = base_of(entry, entries, task, out)
+                    base = base_of(entry, entries, out)
                     key = fingerprint(_digest(base), asdict(entry), judged)
                 if key not in known:
                     row = {"key": key, "base": entry.name if entry else REAL, "task": task.name}
@@ -146,6 +146,7 @@ def _make_cell(
             shots=budget.shots,
             assignments={"train.checkpointing_steps": "50", **assignments},
             resume=True,
+            adapted=out / "adapted",
         )
     _, facts = RunFolder(run).load_start()
     logged = list(read_jsonl(RunFolder(run).metrics))[-1]

@@ -65,7 +65,7 @@ def bases(
     bases: Annotated[
         list[str],
         typer.Argument(
-            metavar="BASE...", help="Bases as of fit, random, or variants BASE@NAME:setting=value,adapt.steps=200."
+            metavar="BASE...", help="Bases as of fit, random, or variants BASE@NAME:setting=value,train.adapt_steps=0."
         ),
     ],
     data: TaskOption,

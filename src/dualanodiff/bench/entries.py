@@ -13,19 +13,14 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
-from dualanodiff.adapt import adapted_base
-from dualanodiff.bench.tasks import Task
 from dualanodiff.errors import SettingsError
 from dualanodiff.model.base import CONFIGS, WEIGHTS, load_base
 from dualanodiff.preparing import base_files
-from dualanodiff.pretrain.adaptation import AdaptPlan
 from dualanodiff.settings import Settings, parse_assignments
 from dualanodiff.storage import sha256, write_atomic, write_json
 
 RANDOM = "random"
 """The word for a base whose UNet and text encoder were never trained."""
-ADAPT = "adapt.steps"
-"""A variant's word beside the settings: adapt the base to the product's good pictures first, for so many steps."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,6 @@ class Entry:
     """As `--base` of fit, or "random"."""
     assignments: dict[str, str] = field(default_factory=dict)
     """Settings put over those of the base and the budget."""
-    adapt_steps: int = 0
-    """Steps of adaptation to the product before each fit; 0 is none."""
 
     @property
     def fit_assignments(self) -> dict[str, str]:
@@ -69,12 +62,8 @@ def read_entries(texts: Sequence[str]) -> list[Entry]:
             msg = f"{text}: write a variant as BASE@NAME:setting=value,setting=value, for example mini@alone:sample.inclusion=0"
             raise SettingsError(msg)
         assignments = parse_assignments(settings.split(","))
-        steps = assignments.pop(ADAPT, "0")
-        if not steps.isdecimal():
-            msg = f"{text}: {ADAPT} is {steps!r} but must be a whole number of steps"
-            raise SettingsError(msg)
         Settings().updated(assignments, text)
-        entries.append(Entry(f"{base}@{name}", base, assignments, int(steps)))
+        entries.append(Entry(f"{base}@{name}", base, assignments))
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
@@ -83,17 +72,12 @@ def read_entries(texts: Sequence[str]) -> list[Entry]:
     return entries
 
 
-def base_of(entry: Entry, entries: Sequence[Entry], task: Task, out: Path) -> str:
-    """The base that an entry fits this task on: made under `out` where it is random or adapted."""
-    name = entry.base
-    if name == RANDOM:
-        like = next((other.base for other in entries if other.base != RANDOM), "mini")
-        name = random_base(like, out / RANDOM)
-    if entry.adapt_steps:
-        plan = AdaptPlan(steps=entry.adapt_steps)
-        wanted = {key: value for key, value in entry.assignments.items() if key.startswith("data.")}
-        name = adapted_base(task.data, category=task.category, base=name, beside=out, assignments=wanted, plan=plan)
-    return name
+def base_of(entry: Entry, entries: Sequence[Entry], out: Path) -> str:
+    """The base that an entry fits: made under `out` where it is random."""
+    if entry.base != RANDOM:
+        return entry.base
+    like = next((other.base for other in entries if other.base != RANDOM), "mini")
+    return random_base(like, out / RANDOM)
 
 
 def random_base(like: str, folder: Path, *, seed: int = 0) -> str:

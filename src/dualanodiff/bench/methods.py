@@ -181,6 +181,7 @@ def _generate(method: Method, making: Making, defect: str, seed: int, fit_seed: 
             base=making.base,
             shots=making.shots,
             assignments={**(making.assignments or {}), **own, "seed": str(fit_seed)},
+            adapted=making.out / "adapted",
             resume=(run / "config.toml").exists(),
         )
     onto = {"goods": "good"} if method.onto else None

@@ -33,7 +33,7 @@ from dualanodiff.pretrain.spoil import draw_spoiled_pair
 from dualanodiff.progress import progress
 from dualanodiff.sampler import schedule_of
 from dualanodiff.seeds import numpy_stream, torch_stream
-from dualanodiff.settings import Settings
+from dualanodiff.settings import ADAPT_STEPS, Settings
 from dualanodiff.stopping import held_interrupt
 from dualanodiff.storage import append_jsonl, read_jsonl, write_atomic, write_text
 
@@ -45,7 +45,7 @@ WARMUP_STEPS = 20
 class AdaptPlan:
     """What is trained, and for how long."""
 
-    steps: int = 300
+    steps: int = ADAPT_STEPS
     """Optimiser steps; the rate falls to zero over all of them."""
     singles: int = 4
     """Good pictures a step."""
