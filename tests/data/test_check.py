@@ -220,4 +220,8 @@ def test_the_real_sets_have_no_error(shared: Path, name: str) -> None:
         "converted",
         "not-square",
         "enlarged",
+        "shown-again",
     }
+    again = [item for item in report.problems if item.kind == "shown-again"]
+    assert len(again) == (5 if name == "magnetic_tile" else 0), "only its tiles were photographed several times"
+    assert all("--shots pieces" in item.text for item in again)

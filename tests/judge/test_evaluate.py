@@ -154,6 +154,16 @@ def test_a_set_of_another_defect_is_flagged(quick, product, tmp_path):
     assert "the set was made of 'scratch' and is judged as 'dent'" in result["warnings"]
 
 
+def test_another_product_is_not_taken_for_the_sets_own(quick, product, tmp_path):
+    nut = product("nut", defects={"scratch": 9}, good=8, size=SIDE)
+    bolt = product("bolt", defects={"dent": 9, "scratch": 9}, good=8, size=SIDE, under=tmp_path / "other")
+    plate = product("plate", defects={"rust": 9}, good=8, size=SIDE, under=tmp_path / "third")
+    made = make_set(tmp_path / "set", nut, [0, 1, 2])
+    assert "the set was made of 'nut' and is judged as 'bolt'" in evaluate_set(made, real=bolt, side=SIDE)["warnings"]
+    with pytest.raises(DataError, match=r"was made of nut / scratch, and .* has no such defect.*--defect.*\(rust\)"):
+        evaluate_set(made, real=plate, side=SIDE)
+
+
 @pytest.mark.parametrize(("number", "kind"), [(0, "a shot"), (7, "a held-back real picture")])
 def test_a_real_picture_among_the_generated_is_named(quick, nut, theirs, number, kind):
     write_png(theirs / "image" / "0.png", read_rgb(nut / "test" / "scratch" / f"{number:03}.png"))

@@ -18,6 +18,7 @@ from dualanodiff.data.catalog import (
     read_category,
     visible,
 )
+from dualanodiff.data.pieces import find_pieces
 from dualanodiff.data.shots import choose_samples, mask_fault, missing_mask
 from dualanodiff.errors import DataError, PictureError
 from dualanodiff.images import SUFFIXES, load_mask, load_rgb
@@ -111,6 +112,7 @@ def check(
             files, doubts = _shots(found.root / "test" / name, samples, shots)
             problems += doubts
             chosen[f"{found.name}/{name}"] = files
+            problems += _shown_again(found.root / "test" / name, samples, files)
         counts[found.name] = Count(
             good=len(found.good),
             test_good=len(found.test_good),
@@ -290,6 +292,24 @@ def _shots(folder: Path, samples: tuple[Sample, ...], rule: str) -> tuple[tuple[
         text = f"only {len(files)} of {len(samples)} pictures are shots ({rule}); below {_FEW_SHOTS} expect near copies"
         return files, [Problem("warning", folder, text, "few-shots")]
     return files, []
+
+
+def _shown_again(folder: Path, samples: tuple[Sample, ...], shots: tuple[Path, ...]) -> list[Problem]:
+    """A warning where most of the pictures held back show a defect that a shot shows as well."""
+    try:
+        pieces = dict(zip([sample.image for sample in samples], find_pieces(samples), strict=True))
+    except DataError:
+        return []  # what is wrong with the file is said already
+    known = {pieces[path] for path in shots}
+    rest = [path for path in pieces if path not in shots]
+    again = sum(pieces[path] in known for path in rest)
+    if 2 * again <= len(rest) or not rest:
+        return []
+    text = (
+        f"{len(pieces)} pictures show {len(set(pieces.values()))} parts, and {again} of the {len(rest)} that are no shots show "
+        "a shot's part again; give fit, evaluate and lift --shots pieces, which splits by part"
+    )
+    return [Problem("warning", folder, text, "shown-again")]
 
 
 def _from_error(error: DataError, file: Path, kind: str) -> Problem:

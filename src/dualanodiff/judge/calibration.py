@@ -1,6 +1,6 @@
 """Do the scores tell real defects from what is none? Measured on a product's own pictures, before a set is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream
 
 _T = TypeVar("_T")
+REAL, COPIES = "held-out real", "copy of a shot"
+TRUSTED = 0.75
+"""Share of the real defects that must pass, and of each kind of control that must not, for scores to be trusted."""
 Case = tuple[np.ndarray, np.ndarray]
 """A picture uint8 (s, s, 3) and a mask bool (s, s)."""
 
@@ -48,7 +51,33 @@ def check_reference(reference: Reference, data: Path, *, most: int = 30) -> dict
         "note": reference.note,
         "thresholds": {name: getattr(reference.thresholds, name) for name in (*ASPECTS, "copy")},
         "rows": rows,
+        "conclusion": conclude(rows),
     }
+
+
+def conclude(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the shares say, in a sentence or three.
+
+    >>> rows = {REAL: {"good": 1.0, "copy": 1.0}, "empty mask": {"good": 0.0}, COPIES: {"copy": 0.0}}
+    >>> conclude(rows)
+    'Trust the scores: 1.00 of the real defects pass, of what is none 0.00 (empty mask) at most.'
+    """
+    real = rows[REAL]["good"]
+    wrong = {name: row["good"] for name, row in rows.items() if name not in (REAL, COPIES)}
+    worst = max(wrong, key=lambda name: wrong[name])
+    shares = f"{real:.2f} of the real defects pass, of what is none {wrong[worst]:.2f} ({worst}) at most"
+    if real >= TRUSTED and wrong[worst] <= 1 - TRUSTED:
+        text = [f"Trust the scores: {shares}."]
+    else:
+        text = [f"Use the scores with care: {shares}."]
+    if real < TRUSTED:
+        text.append("Good pairs will be dropped as well: more shots, of more parts, tell better what is real.")
+    passed = [name for name, share in wrong.items() if share > 1 - TRUSTED]
+    if passed:
+        text.append(f"Pairs like these slip through: {', '.join(passed)}; look at what is kept.")
+    if COPIES in rows and rows[COPIES]["copy"] > 1 - TRUSTED:
+        text.append("Copies of shots are not found reliably.")
+    return " ".join(text)
 
 
 def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dict[str, list[Case]]:
@@ -57,7 +86,7 @@ def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dic
     has_object = reference.gauge.object is not None
     masks, blur = [mask for _, mask in real], 1.5 * reference.side / 128
     kinds = {
-        "held-out real": real,
+        REAL: real,
         "good picture, real mask": [(good[i % len(good)], mask) for i, mask in enumerate(masks)],
         "another picture's mask": [
             (image, other) for (image, _), other in zip(real, masks[1:] + masks[:1], strict=True)
@@ -66,7 +95,7 @@ def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dic
         "mask off the object": [case for image, mask in real if has_object and (case := _off(image, mask)) is not None],
         "blurred picture": [(ndimage.gaussian_filter(image, (blur, blur, 0)), mask) for image, mask in real],
         "defect of noise": [(_noisy(image, mask, i), mask) for i, (image, mask) in enumerate(real)],
-        "copy of a shot": [turned((shot.image, shot.mask), i) for i, shot in enumerate(_spread(reference.shots, most))],
+        COPIES: [turned((shot.image, shot.mask), i) for i, shot in enumerate(_spread(reference.shots, most))],
     }
     return {name: cases for name, cases in kinds.items() if cases}
 

@@ -152,7 +152,7 @@ def calibrate_command(
     for kind, row in result["rows"].items():
         names = ("valid", "realistic", "aligned", "on_object", "copy", "good")
         lines.append(f"| {kind} | {row['pairs']} | " + " | ".join(f"{row[name]:.2f}" for name in names) + " |")
-    show(result, "\n".join(lines), as_json=as_json)
+    show(result, "\n".join([*lines, "", result["conclusion"]]), as_json=as_json)
 
 
 def _render(result: Mapping[str, Any]) -> str:

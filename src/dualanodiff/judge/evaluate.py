@@ -6,7 +6,7 @@ Real pictures are those of the same defect that are no shots. A set that learned
 import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from dualanodiff import __version__
 from dualanodiff.cache import keep, read_kept
-from dualanodiff.data.catalog import Category, Sample, category_folders, pick
+from dualanodiff.data.catalog import Category, Sample, category_folders, pick, read_category
 from dualanodiff.data.split import Split, describe_set_aside, split_defect, trained_test_pictures
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
@@ -87,8 +87,12 @@ def evaluate_set(
     lineage = source.lineage() or {}
     if category is None and lineage.get("category") in category_folders(real):
         category = lineage["category"]
-    found = read_real(real, category=category, defect=defect or lineage.get("defect"), shots=shots, side=side)
+    if defect is None:
+        defect = _same_defect(source, real, category, lineage)
+    found = read_real(real, category=category, defect=defect, shots=shots, side=side)
     report = Report(warnings=[note] if (note := describe_set_aside(found.split)) else [])
+    if lineage.get("category") not in (None, found.category.name):
+        report.warnings.append(f"the set was made of {lineage['category']!r} and is judged as {found.category.name!r}")
     proved = prove_apart(source, found.split)
     if not proved:
         report.warnings.append(
@@ -134,6 +138,21 @@ def evaluate_set(
     write_json(place / "evaluation.json", result)
     write_page(place / "evaluation.html", result, made, source.masks(side), found.split.shots, found.shots)
     return result | {"page": str(place / "evaluation.html"), "file": str(place / "evaluation.json")}
+
+
+def _same_defect(source: Source, real: Path, category: str | None, lineage: Mapping[str, Any]) -> str | None:
+    """The defect that the set was made of; DataError where the real pictures have none of that name."""
+    defect = lineage.get("defect")
+    folders = category_folders(real)
+    asked = [category] if category in folders else list(folders)
+    known = {name for one in asked for name in read_category(one, folders[one]).defects}
+    if defect is None or defect in known:
+        return defect
+    msg = (
+        f"{source.folder}: was made of {lineage.get('category')} / {defect}, and {real} has no such defect; give that "
+        f"product's pictures as --real, or say with --defect what it is judged as ({', '.join(sorted(known))})"
+    )
+    raise DataError(msg)
 
 
 def read_real(real: Path, *, category: str | None, defect: str | None, shots: str, side: int) -> Real:
