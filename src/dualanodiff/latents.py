@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dualanodiff import images
 from dualanodiff.data.shots import Shot, flips, part_target
 from dualanodiff.errors import DataError
 from dualanodiff.model.base import Base
+from dualanodiff.progress import progress
 from dualanodiff.storage import write_atomic
 
 ENCODED_TOGETHER = 8
@@ -80,13 +82,17 @@ def encode_shots(
     return latents
 
 
-def encode_pictures(base: Base, pictures: Sequence[np.ndarray]) -> Tensor:
-    """Latents (n, c, h, w) on the CPU of uint8 pictures of one size."""
+def encode_pictures(base: Base, pictures: Sequence[np.ndarray], *, name: str = "") -> Tensor:
+    """Latents (n, c, h, w) on the CPU of uint8 pictures of one size, under a bar of this name where there is one."""
     device = next(base.vae.parameters()).device
     rows: list[Tensor] = []
-    for begin in range(0, len(pictures), ENCODED_TOGETHER):
-        batch = torch.stack([images.to_tensor(picture) for picture in pictures[begin : begin + ENCODED_TOGETHER]])
-        rows.append(base.encode(batch.to(device)).cpu())
+    with progress(name, len(pictures)) if name else nullcontext() as bar:
+        for begin in range(0, len(pictures), ENCODED_TOGETHER):
+            some = pictures[begin : begin + ENCODED_TOGETHER]
+            batch = torch.stack([images.to_tensor(picture) for picture in some])
+            rows.append(base.encode(batch.to(device)).cpu())
+            if bar:
+                bar.step(len(some))
     return torch.cat(rows)
 
 

@@ -28,6 +28,7 @@ from dualanodiff.judge.page import write_page
 from dualanodiff.judge.reference import read_reference
 from dualanodiff.judge.scoring import Scores, judge_source
 from dualanodiff.judge.source import Source, open_source
+from dualanodiff.progress import progress
 from dualanodiff.storage import write_json
 
 SIDE = 256
@@ -89,24 +90,21 @@ def evaluate_set(
         category = lineage["category"]
     if defect is None:
         defect = _same_defect(source, real, category, lineage)
-    found = read_real(real, category=category, defect=defect, shots=shots, side=side)
-    report = Report(warnings=[note] if (note := describe_set_aside(found.split)) else [])
-    if lineage.get("category") not in (None, found.category.name):
-        report.warnings.append(f"the set was made of {lineage['category']!r} and is judged as {found.category.name!r}")
-    proved = prove_apart(source, found.split)
-    if not proved:
-        report.warnings.append(
-            f"{source.folder}: no lineage.json, so nothing proves that it never learned from the held-back pictures"
-        )
-    if lineage.get("defect") not in (None, found.split.defect):
-        report.warnings.append(f"the set was made of {lineage['defect']!r} and is judged as {found.split.defect!r}")
-    made = source.images(side)
-    _look_for_copies(source, made, found, report)
-    _look_at_sizes(source, side, report)
-    nets = find_network(network, weights, cache=cache), find_distance(distance, weights, cache=cache)
-    compare(made, found, nets[0], report)
-    diversity = spread_out(made, found, nets[1], report)
-    scores, aspects = _aspects(source, real, found, shots, report)
+    with progress("evaluate", 4) as bar:
+        found = read_real(real, category=category, defect=defect, shots=shots, side=side)
+        bar.step()
+        report = Report(warnings=[note] if (note := describe_set_aside(found.split)) else [])
+        proved = _look_at_lineage(source, found, lineage, report)
+        made = source.images(side)
+        _look_for_copies(source, made, found, report)
+        _look_at_sizes(source, side, report)
+        bar.step()
+        nets = find_network(network, weights, cache=cache), find_distance(distance, weights, cache=cache)
+        compare(made, found, nets[0], report)
+        diversity = spread_out(made, found, nets[1], report)
+        bar.step()
+        scores, aspects = _aspects(source, real, found, shots, report)
+        bar.step()
     result = {
         "dualanodiff": __version__,
         "set": str(folder),
@@ -138,6 +136,19 @@ def evaluate_set(
     write_json(place / "evaluation.json", result)
     write_page(place / "evaluation.html", result, made, source.masks(side), found.split.shots, found.shots)
     return result | {"page": str(place / "evaluation.html"), "file": str(place / "evaluation.json")}
+
+
+def _look_at_lineage(source: Source, found: Real, lineage: Mapping[str, Any], report: Report) -> bool:
+    """Warn where the set was made of something else, or nothing is known of it; whether it is proved apart."""
+    for kind, name in (("category", found.category.name), ("defect", found.split.defect)):
+        if lineage.get(kind) not in (None, name):
+            report.warnings.append(f"the set was made of {lineage[kind]!r} and is judged as {name!r}")
+    proved = prove_apart(source, found.split)
+    if not proved:
+        report.warnings.append(
+            f"{source.folder}: no lineage.json, so nothing proves that it never learned from the held-back pictures"
+        )
+    return proved
 
 
 def _same_defect(source: Source, real: Path, category: str | None, lineage: Mapping[str, Any]) -> str | None:

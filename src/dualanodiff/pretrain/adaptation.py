@@ -160,14 +160,17 @@ class Adaptation:
         across = (1, -1) if data.flip_horizontal else (1,)
         mirrored = [np.ascontiguousarray(rgb[::i, ::j]) for rgb in pictures for i in downs for j in across]
         rows: list[np.ndarray] = []
-        for index in range(self.plan.drawn):
-            generator = numpy_stream(self.plan.seed, "spoil", index)
-            made = draw_spoiled_pair(generator, mirrored[int(generator.integers(len(mirrored)))])
-            rows += [] if made is None else made[:2]
+        with progress("adapt: draw", self.plan.drawn) as bar:
+            for index in range(self.plan.drawn):
+                generator = numpy_stream(self.plan.seed, "spoil", index)
+                made = draw_spoiled_pair(generator, mirrored[int(generator.integers(len(mirrored)))])
+                rows += [] if made is None else made[:2]
+                bar.step()
         if not rows:
             msg = f"{self.normals[0].parent}: no defect shows on these pictures, so the pair cannot be kept alive; are they black?"
             raise DataError(msg)
-        singles, pairs = encode_pictures(self.base, mirrored), encode_pictures(self.base, rows).unflatten(0, (-1, 2))
+        latents = encode_pictures(self.base, [*mirrored, *rows], name="adapt: encode")
+        singles, pairs = latents[: len(mirrored)], latents[len(mirrored) :].unflatten(0, (-1, 2))
         save_checkpoint(file, {"latents": {"singles": singles.half(), "pairs": pairs.half()}}, {})
         return singles.half(), pairs.half()
 
