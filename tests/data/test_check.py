@@ -225,3 +225,12 @@ def test_the_real_sets_have_no_error(shared: Path, name: str) -> None:
     again = [item for item in report.problems if item.kind == "shown-again"]
     assert len(again) == (5 if name == "magnetic_tile" else 0), "only its tiles were photographed several times"
     assert all("--shots pieces" in item.text for item in again)
+
+
+def test_pictures_of_a_12_bit_camera_in_16_bits_are_a_warning(product) -> None:
+    root = product()
+    path = root / "test" / "scratch" / "000.png"
+    Image.fromarray(np.full((32, 32), 3000, np.uint16)).save(path)
+    [found] = [item for item in check(root).problems if item.file == path and "16-bit" in item.kind]
+    assert found.level == "warning"
+    assert "rescale it" in found.text

@@ -21,7 +21,7 @@ from dualanodiff.data.catalog import (
 from dualanodiff.data.pieces import find_pieces
 from dualanodiff.data.shots import choose_samples, mask_fault, missing_mask
 from dualanodiff.errors import DataError, PictureError
-from dualanodiff.images import SUFFIXES, load_mask, load_rgb
+from dualanodiff.images import LOOKS_DARK, SUFFIXES, load_mask, load_rgb
 
 Level = Literal["error", "warning", "note"]
 _FEW_SHOTS = 4
@@ -271,7 +271,10 @@ def _read_picture(path: Path, resolution: int) -> tuple[tuple[int, ...] | None, 
     except PictureError as error:
         return None, [_from_error(error, path, "unreadable")]
     height, width = rgb.shape[:2]
-    problems = [Problem("note", path, text, f"converted: {text.partition(';')[0]}") for text in said]
+    problems = [
+        Problem("warning" if LOOKS_DARK in text else "note", path, text, f"converted: {text.partition(';')[0]}")
+        for text in said
+    ]
     if height != width:
         text = f"{width} x {height} pixels are squashed to {resolution} x {resolution}"
         problems.append(Problem("note", path, text, "not-square"))
