@@ -3,7 +3,7 @@ import torch
 
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import Shot
-from dualanodiff.keying import choose_key, key_overlaps
+from dualanodiff.keying import LEVEL, choose_key, try_keys
 
 
 class PerfectBase:
@@ -32,17 +32,17 @@ def shot(color: tuple[int, int, int]) -> Shot:
 
 
 def test_a_black_defect_is_not_put_on_black() -> None:
-    overlaps = key_overlaps(PerfectBase(), [shot((2, 2, 2))])
-    assert overlaps["black"] < 0.1
-    assert overlaps["white"] > 0.9
+    trials = try_keys(PerfectBase(), [shot((2, 2, 2))])
+    assert trials["black"].overlap < 0.1
+    assert trials["white"].overlap > 0.9
     assert choose_key("auto", PerfectBase(), [shot((2, 2, 2))])[0] != KEY_COLORS["black"]
 
 
 def test_what_the_autoencoder_loses_decides() -> None:
     magenta = shot((255, 0, 255))
-    assert key_overlaps(PerfectBase(), [magenta])["white"] > 0.9
+    assert try_keys(PerfectBase(), [magenta])["white"].overlap > 0.9
     # Without green, white and magenta are one colour: everything or nothing is mask.
-    assert key_overlaps(PerfectBase(keeps_green=False), [magenta])["white"] < 0.2
+    assert try_keys(PerfectBase(keeps_green=False), [magenta])["white"].overlap < 0.2
 
 
 def test_a_named_key_colour_is_not_tried() -> None:
@@ -51,4 +51,17 @@ def test_a_named_key_colour_is_not_tried() -> None:
 
 def test_the_choice_follows_from_the_seed() -> None:
     shots = [shot((90, 90, 90)), shot((30, 60, 90))]
-    assert key_overlaps(PerfectBase(), shots, seed=3) == key_overlaps(PerfectBase(), shots, seed=3)
+    assert try_keys(PerfectBase(), shots, seed=3) == try_keys(PerfectBase(), shots, seed=3)
+
+
+def test_of_colours_that_are_level_the_one_with_the_strongest_contrast_is_taken() -> None:
+    """A dark grey defect is cut out of black as well as out of white here, but it hardly shows on black."""
+    dark = shot((70, 70, 70))
+    trials = try_keys(PerfectBase(), [dark])
+    assert abs(trials["black"].overlap - trials["white"].overlap) <= LEVEL
+    assert trials["white"].contrast > 1.5 * trials["black"].contrast
+    chosen, overlaps = choose_key("auto", PerfectBase(), [dark])
+    best = max(overlaps.values())
+    name = next(name for name, color in KEY_COLORS.items() if color == chosen)
+    assert name != "black"
+    assert overlaps[name] >= best - LEVEL
