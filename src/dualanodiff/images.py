@@ -191,7 +191,7 @@ def _to_8_bits(values: np.ndarray, path: Path, said: list[str]) -> np.ndarray:
     if values.dtype.itemsize == 4 and top <= 255:
         said.append("32-bit values in 0..255 taken as 8 bits")
         return np.round(values).astype(np.uint8)
-    dark = f"; its highest value is {top:g} of 65535, so it {LOOKS_DARK}: rescale it if its camera has 12 bits or less"
+    dark = f"; its highest value is {top:g} of 65535, so it looks dark: rescale it if its camera has 12 bits or less"
     said.append("16-bit scaled to 8" + (dark if top < 4096 else ""))
     return np.round(values / 257).astype(np.uint8)
 
