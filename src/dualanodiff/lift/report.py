@@ -44,7 +44,7 @@ def _introduction(result: Mapping[str, Any]) -> list[str]:
         "; ".join(counts)
         + f"; normal: {result['normal']['trained']} to learn from, {result['normal']['tested']} to test on.",
         f"U-Net of widths {'-'.join(map(str, plan['widths']))} on {plan['side']} x {plan['side']} pixels, {plan['steps']} "
-        f"steps of {plan['batch']}, tested after the last step, {result['seeds']} seeds: mean and standard deviation, in percent. "
+        f"steps of {plan['batch']}, tested after the last step, {_seeds(result['seeds'])}, in percent. "
         "Half of what it learns from is normal, half shows defects, evenly over types and over real and generated.",
     ]
     lines += [f"{note}." for note in result.get("notes", ())]
@@ -64,6 +64,10 @@ def _introduction(result: Mapping[str, Any]) -> list[str]:
         for name in result["sources"]
     ]
     return lines
+
+
+def _seeds(count: int) -> str:
+    return "one seed, so no spread" if count == 1 else f"{count} seeds: mean and standard deviation"
 
 
 def _tables(result: Mapping[str, Any]) -> list[Table]:

@@ -73,7 +73,7 @@ def decide(
     difference = made.mean - real.mean
     evidence = (
         f"pixel AP {real.text()} with the real shots only and {made.text()} with {arm} ({100 * difference:+.1f}, "
-        f"{real.seeds} seeds, {held_back} held-back pictures)"
+        f"{real.seeds} seed{'s' if real.seeds > 1 else ''}, {held_back} held-back pictures)"
     )
     if real.spread is None or made.spread is None:
         sentence = f"{name}: undecided, because one seed has no spread; run three or more. {evidence}"

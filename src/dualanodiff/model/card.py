@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,18 @@ def card_of(base: Base) -> dict[str, Any]:
     }
 
 
+WIDTH = 110
+"""Letters a line."""
+
+
 def render_card(card: dict[str, Any]) -> str:
     """The card as text for a person."""
     lines = [f"{card['base']}  ({card['folder']})"]
     told = card["card"]
-    lines += [f"  {name.replace('_', ' ')}: {_flat(value)}" for name, value in told.items()]
+    for name, value in told.items():
+        lines += textwrap.wrap(
+            f"{name.replace('_', ' ')}: {_flat(value)}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
     if not told:
         lines.append("  no base.toml in it: what it was trained on, under which licences, is not known here")
     lines.append("shape")
