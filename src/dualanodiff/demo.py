@@ -40,8 +40,7 @@ def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[
         for name, product in demo_products().items():
             write_product(data / name, product, normals=NORMALS, defects=PICTURES, size=256, seed=seed)
         marker.write_text(str(seed), encoding="utf-8")
-    # Not adapted to the cap first: that would take nearly as long as the rest of the demo.
-    settings = {"seed": str(seed), "train.adapt_steps": "0", **assignments}
+    settings = {"seed": str(seed), **assignments}
     if not RunFolder(run).finished:
         resume = (run / "config.toml").exists()
         fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, base=base, assignments=settings, resume=resume)

@@ -65,7 +65,8 @@ def bases(
     bases: Annotated[
         list[str],
         typer.Argument(
-            metavar="BASE...", help="Bases as of fit, random, or variants BASE@NAME:setting=value,train.adapt_steps=0."
+            metavar="BASE...",
+            help="Bases as of fit, random, or variants BASE@NAME:setting=value,train.adapt_steps=300.",
         ),
     ],
     data: TaskOption,

@@ -24,6 +24,7 @@ from dualanodiff.masks.saliency import U2Net
 from dualanodiff.rivals.making import GENERATORS, make_set
 from dualanodiff.runs import RunFolder, file_record
 from dualanodiff.sets import PairSet
+from dualanodiff.settings import ADAPT_STEPS
 from dualanodiff.storage import write_json
 
 _CUTS = 64
@@ -69,7 +70,7 @@ FITS: dict[str, dict[str, str]] = {
     "bcm": {"model.background": "paper"},
     "names": {"model.prompt_image": "a {category} with {defect}", "model.prompt_part": "{defect}"},
     "fresh": {"model.start": "fresh"},
-    "bare": {"train.adapt_steps": "0"},
+    "adapted": {"train.adapt_steps": str(ADAPT_STEPS)},
 }
 """Settings of each fit over the base's; {category} and {defect} are filled in."""
 
@@ -83,8 +84,8 @@ _BUILT_IN = (
     Method("ours-no-saim", "two branches that do not see each other", fit="no-saim"),
     Method("ours-names", "ours with real names as prompts", fit="names"),
     Method("ours-fresh", "ours without the base's pre-trained pair", fit="fresh"),
-    Method("ours-bare", "ours on the base as it is, not adapted to the product", fit="bare"),
-    Method("ours-bare-onto", "the same, its defects on real good parts", fit="bare", onto=True),
+    Method("ours-adapted", "ours on the base adapted to the product first", fit="adapted"),
+    Method("ours-adapted-onto", "the same, its defects on real good parts", fit="adapted", onto=True),
     Method("image-only", "one branch; its mask from the change against good pictures", fit="no-saim", masks="change"),
     Method("image-only-u2net", "one branch; its mask by U^2-Net on the image", fit="no-saim", masks="u2net"),
 )
