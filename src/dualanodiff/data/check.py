@@ -18,7 +18,6 @@ from dualanodiff.data.catalog import (
     read_category,
     visible,
 )
-from dualanodiff.data.pieces import find_pieces
 from dualanodiff.data.shots import choose_samples, mask_fault, missing_mask
 from dualanodiff.errors import DataError, PictureError
 from dualanodiff.images import LOOKS_DARK, SUFFIXES, load_mask, load_rgb
@@ -299,6 +298,8 @@ def _shots(folder: Path, samples: tuple[Sample, ...], rule: str) -> tuple[tuple[
 
 def _shown_again(folder: Path, samples: tuple[Sample, ...], shots: tuple[Path, ...]) -> list[Problem]:
     """A warning where most of the pictures held back show a defect that a shot shows as well."""
+    from dualanodiff.data.pieces import find_pieces  # noqa: PLC0415  scipy is slow to import
+
     try:
         pieces = dict(zip([sample.image for sample in samples], find_pieces(samples), strict=True))
     except DataError:
