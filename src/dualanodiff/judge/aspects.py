@@ -31,6 +31,8 @@ _STRICTEST = 0.6
 """Nothing is unreal that is not this much farther off than usual: 1 / 0.6 times."""
 _PLACE = 15.0
 """How much places count on products that always lie alike."""
+_BLUR = 1.5
+"""Deviation in pixels at 128 of a blur that must be seen."""
 _SEEN = 0.3
 """Share of the object that a mask must leave for its texture to be judged."""
 _CELLS = 200
@@ -87,21 +89,19 @@ class Gauge:
         strange = [self._strangeness(x, self._doubles[i]) for i, x in enumerate(self._defects)]
         self._usual_strangeness = float(np.median([each for each in strange if each > 0] or [0.0]))
         self._usual_rest = float(np.median([change.mean() for change in self.good.spare]))
-        nothing = np.zeros(normals[0].shape[:2], bool)
         self.texture = Texture(normals)
-        self._powers = np.ones(3)
+        self._softest = self._texture_limit(normals)
+        self._powers = np.ones(2)
         real = np.array(
             [
-                self._likeness(shot.image, shot.mask, self.changes[i], x, self._doubles[i])
+                self._likeness(shot.mask, self.changes[i], x, self._doubles[i])
                 for i, (shot, x) in enumerate(zip(self.shots, self._defects, strict=True))
             ]
         )
-        good = np.array(
-            [self._like_good(rgb, nothing, change) for rgb, change in zip(normals[::4], self.good.spare, strict=True)]
-        )
-        bounds = [_least(real[:, 0]), *(_least(np.append(real[:, i + 1], good[:, i])) for i in range(2))]
+        good = [_ratio(self._usual_rest + 0.05, float(change.mean()) + 0.05) for change in self.good.spare]
+        bounds = [_least(real[:, 0]), _least(np.append(real[:, 1], good))]
         self._powers = np.log(0.5) / np.log(np.clip(bounds, 0.02, _STRICTEST))
-        """What makes REAL of the least that is expected of real pictures, for each part of realism."""
+        """What makes REAL of the least that is expected of real pictures, for the defect and for the places around it."""
         objects = [object_mask(rgb, None) for rgb in normals[:: max(1, len(normals) // _LOOKS)]]
         found = [mask for mask, source in objects if not source.endswith(NO_OBJECT)]
         self.object = np.mean(found, axis=0) > 0.5 if 2 * len(found) > len(objects) else None
@@ -197,26 +197,46 @@ class Gauge:
         self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: frozenset[int]
     ) -> float:
         """The weakest part of realism: 1 as usual for real pictures, 0.5 the least that is expected of them."""
-        return float((self._likeness(image, mask, change, cells, without) ** self._powers).min())
+        likeness = (self._likeness(mask, change, cells, without) ** self._powers).min()
+        far = self._texture_distance(image, mask)
+        return float(min(likeness, 1.0 if far is None else 0.5 ** ((far / self._softest) ** 2)))
 
     def _likeness(
-        self, image: np.ndarray, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: frozenset[int]
-    ) -> np.ndarray:
-        """How like real ones: the defect, the places and the texture away from it; 1 as usual, 0.5 twice as far off."""
-        return np.array(
-            [_ratio(self._usual_strangeness, self._strangeness(cells, without)), *self._like_good(image, mask, change)]
-        )
-
-    def _like_good(self, image: np.ndarray, mask: np.ndarray, change: np.ndarray) -> tuple[float, float]:
-        """How like good ones a picture is away from its mask: in its places, and in its texture if enough of the object is seen."""
-        rest = ~np.asarray(ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32)), dtype=bool)
+        self, mask: np.ndarray, change: np.ndarray, cells: np.ndarray, without: frozenset[int]
+    ) -> tuple[float, float]:
+        """How like real ones the defect is, and the places away from it; 1 as usual, 0.5 twice as far off."""
+        defect, rest = _ratio(self._usual_strangeness, self._strangeness(cells, without)), _away_from(mask)
         if rest.mean() < 0.05:
-            return 1.0, 1.0
-        places = _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05)
-        body = object_mask(image, None)[0]
-        if (rest & body).sum() < _SEEN * body.sum():
-            return places, 1.0
-        return places, _ratio(2.0, self.texture.distance(image, rest))
+            return defect, 1.0
+        return defect, _ratio(self._usual_rest + 0.05, float(change[rest].mean()) + 0.05)
+
+    def _texture_distance(self, image: np.ndarray, mask: np.ndarray) -> float | None:
+        """How unlike good pictures' the texture away from the mask is; None where too little of the object is seen."""
+        rest, body = _away_from(mask), object_mask(image, None)[0]
+        if rest.mean() < 0.05 or (rest & body).sum() < _SEEN * body.sum():
+            return None
+        return self.texture.distance(image, rest)
+
+    def _texture_limit(self, normals: Sequence[np.ndarray]) -> float:
+        """The distance from which a texture is none of a real picture: half-way from these to blurred ones.
+
+        Where blurred ones are no farther off, as on products whose pictures show very different amounts, the real ones decide.
+        """
+        nothing, blur = np.zeros(normals[0].shape[:2], bool), _BLUR * normals[0].shape[0] / 128
+        some = [(shot.image, shot.mask) for shot in self.shots] + [(rgb, nothing) for rgb in normals[::4]]
+        soft = [(ndimage.gaussian_filter(rgb, (blur, blur, 0)), mask) for rgb, mask in some]
+        real, blurred = (
+            [far for case in cases if (far := self._texture_distance(*case)) is not None] for cases in (some, soft)
+        )
+        # The fewer real pictures are known, the farther off one more may be.
+        farthest = max(1.0, max(real) * (1 + 1 / np.sqrt(len(real)))) if real else 1.0
+        nearest = float(np.quantile(blurred, 0.1)) if blurred else 0.0
+        return float(max(farthest, (farthest + nearest) / 2))
+
+
+def _away_from(mask: np.ndarray) -> np.ndarray:
+    """Where a picture is to be judged apart from its defect."""
+    return ~np.asarray(ndimage.maximum_filter(mask, 1 + 2 * max(1, mask.shape[0] // 32)), dtype=bool)
 
 
 def _least(likeness: np.ndarray) -> float:

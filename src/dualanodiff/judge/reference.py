@@ -20,7 +20,7 @@ from dualanodiff.judge.memorisation import Originals
 from dualanodiff.masks.key import overlap
 from dualanodiff.storage import sha256
 
-METHOD = 5
+METHOD = 7
 """Raised with every change of a score's meaning, so that scores kept with older pairs are made again."""
 FEWEST_NORMALS = 4
 _ON_OBJECT = 0.9
