@@ -141,3 +141,16 @@ def test_colours_of_real_defects_are_left_as_they_are():
     assert np.abs(moved - (0, 255, 0)).max() > 50
     with_an_odd_one = Palette.of(np.concatenate([colors.repeat(20, axis=0), [[0, 255, 0]]]).astype(np.uint8))
     assert np.abs(with_an_odd_one.limit(np.array([[0, 255, 0]], np.float32), own[:1]) - (0, 255, 0)).max() > 50
+
+
+def test_a_tone_darkens_what_lies_inside_the_mask_and_nothing_outside():
+    defective, plain, part, mask = drawn()
+    usual, dark = (
+        compose(good(), WINDOWS["crop"], defective, plain, part, mask, KEY, collar=2, palette=GREYS, tone=tone)
+        for tone in (1.0, 0.5)
+    )
+    core = ndimage.binary_erosion(usual.mask, iterations=6)
+    assert dark.image[core].mean() == pytest.approx(0.5 * usual.image[core].mean(), rel=0.03)
+    assert np.array_equal(dark.mask, usual.mask)
+    outside = ndimage.distance_transform_edt(~usual.mask) > usual.collar
+    assert np.array_equal(dark.image[outside], usual.image[outside])

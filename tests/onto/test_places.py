@@ -171,3 +171,13 @@ def test_the_same_stream_draws_the_same_place():
 
 def test_the_shapes_know_the_colours_of_their_defects():
     assert {tuple(color) for color in Shapes.of(shots(), no_object).colors} == {(200, 30, 20)}
+
+
+@pytest.mark.parametrize(("level", "expected"), [(90, 1.0), (45, 0.5), (180, 2.0), (5, 1 / 3)])
+def test_the_tone_is_the_light_around_the_place_over_that_around_the_shots_defect(level, expected):
+    good = np.full((200, 300, 3), level, np.uint8)
+    shapes = Shapes.of(shots(), no_object)
+    assert [shape.around for shape in shapes.shapes] == [90, 90]
+    region = np.ones((200, 300), bool)
+    place = draw_place(np.random.default_rng(0), good, shapes, KEY, SIDE, region=region)
+    assert place.tone == pytest.approx(expected, rel=0.02)

@@ -87,14 +87,15 @@ def compose(
     collar: float,
     palette: Palette,
     gain: float = 1.0,
+    tone: float = 1.0,
     within: np.ndarray | None = None,
 ) -> Composed:
     """Put a defect into a good picture uint8 (h, w, 3), through the window in which the model drew it.
 
     `defective`, `plain` and `part` are what the model decoded with and without the defect, and the part, float32 (s, s,
     3) in 0..255; `mask` bool (s, s). The colours keep to the `palette`. The seam is `collar` pixels of the model's
-    picture wide. `gain` makes the change stronger or weaker. Nothing outside of `within`, bool (h, w), the object, is
-    touched: a defect ends sharply where the object does.
+    picture wide. `gain` makes the change stronger or weaker, `tone` what lies inside the mask darker or lighter. Nothing
+    outside of `within`, bool (h, w), the object, is touched: a defect ends sharply where the object does.
     """
     drawn = np.zeros(good.shape[:2], dtype=bool)
     if mask.any():
@@ -118,6 +119,8 @@ def compose(
         colors = palette.limit(usual + change[changed], usual)
         if (own == own[..., :1]).all():  # a grey camera's picture
             colors = colors.mean(axis=-1, keepdims=True)
+        inside = ndimage.gaussian_filter(whole[window.place].astype(np.float32), 0.7 * window.scale)[changed]
+        colors = colors * (1 + (tone - 1) * inside[:, None])
         image[window.place][changed] = to_levels(usual + weight * (colors - usual))
     ground = np.array(key, dtype=np.float32)
     on_key[window.place] = to_levels(ground + share * (window.bring_back(part) - ground))

@@ -192,7 +192,8 @@ def _attempt(jobs: list[_Job], wishes: Wishes, attempt: int, seed: int) -> None:
         pictures = [_levels(kind.sampler.base.decode(rows)) for rows in (*latents, plain)]
         for row, (job, place) in enumerate(zip(batch, places, strict=True)):
             drawn = (pictures[0][row], pictures[2][row], pictures[1][row])
-            _try(job, wishes, place, drawn, None if attention is None else attention[row])
+            lit = shown and not strange  # the part's own colours, which were learned in other light
+            _try(job, wishes, place, drawn, None if attention is None else attention[row], lit=lit)
 
 
 def _draw_place(job: _Job, wishes: Wishes, seed: int) -> Place:
@@ -264,8 +265,10 @@ def _try(
     place: Place,
     drawn: tuple[np.ndarray, np.ndarray, np.ndarray],
     attention: np.ndarray | None,
+    *,
+    lit: bool,
 ) -> None:
-    """Compose and judge one attempt; `drawn` is the picture with and without the defect, and the part."""
+    """Compose and judge one attempt; `drawn` is the picture with and without the defect, and the part; `lit` as the place is."""
     job.attempts += 1
     kind, good = job.kind, job.part.image
     found = kind.mask_maker(np.round(drawn[2]).astype(np.uint8), attention)
@@ -281,6 +284,7 @@ def _try(
             collar=onto.collar,
             palette=kind.palette,
             gain=gain,
+            tone=place.tone if lit else 1.0,
             within=job.bounds,
         )
 

@@ -30,6 +30,8 @@ _JITTER = 0.06
 """How far a place is from its shot's, as a share of the object's size."""
 _MOST = 0.8
 """A shape fills at most this share of what the model sees, along each side."""
+_TONE = 3.0
+"""Light differs at most so much from that of a shot."""
 _COVERS = 0.7
 """A shot's defect that covers so much of its object is one of the whole object, such as rust all over."""
 
@@ -47,6 +49,8 @@ class Place:
     """x, y in the picture's pixels."""
     shot: str
     """Whose shape it is."""
+    tone: float = 1.0
+    """How much lighter its surroundings are than those of the shape in its shot."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Shape:
     name: str
     covers: float = 0.0
     """Of its object's area; 0 where there is no object."""
+    around: float = 0.0
+    """Mean grey level of what surrounds it in its shot; 0 where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class Shapes:
             ]
             covers = 0.0 if found is None else float(shot.mask[found].mean())
             middle, share = (center[0], center[1]), float(shot.mask.mean())
-            shapes.append(Shape(shot.image[box], shot.mask[box], share, middle, shot.name, covers))
+            around = level_around(shot.image, shot.mask, found)
+            shapes.append(Shape(shot.image[box], shot.mask[box], share, middle, shot.name, covers, around))
         return cls(tuple(shapes), len(inside) > len(shots) / 2 and float(np.mean(inside)) > 0.7)
 
     @property
@@ -110,6 +117,15 @@ def find_object(rgb: np.ndarray, find: ObjectFinder) -> np.ndarray | None:
     scale = min(1.0, _OBJECT_SIDE / max(rgb.shape[:2]))
     found = find(resize_rgb(rgb, (max(8, round(scale * rgb.shape[0])), max(8, round(scale * rgb.shape[1])))))
     return None if found is None else resize_mask(found, (rgb.shape[0], rgb.shape[1]))
+
+
+def level_around(rgb: np.ndarray, mask: np.ndarray, within: np.ndarray | None) -> float:
+    """Mean grey level around a mask bool (h, w) in a picture uint8 (h, w, 3), on the object if there is one; 0 for no surroundings."""
+    reach = max(2, round(min(mask.shape) / 24))
+    near = np.asarray(ndimage.maximum_filter(mask, 1 + 2 * reach), dtype=bool)
+    ring = near & ~np.asarray(ndimage.maximum_filter(mask, 1 + 2 * (reach // 2)), dtype=bool)
+    ring = ring if within is None else ring & within
+    return float(rgb[ring].mean()) if ring.any() else 0.0
 
 
 def extent(mask: np.ndarray) -> tuple[slice, slice]:
@@ -171,8 +187,11 @@ def draw_place(
     _paste(drawn, resize_mask(np.ascontiguousarray(shape.mask[turn]), (size[0], size[1])), (y, x))
     room = max(2.0, 0.35 * (float(drawn.sum()) / np.pi) ** 0.5)
     near = np.asarray(ndimage.distance_transform_edt(~drawn)) <= room
-    allowed = near & window.see_mask(region) if drawn.any() else drawn
-    return Place(window, hint, allowed, (round(center[1], 1), round(center[0], 1)), shape.name)
+    seen = window.see_mask(region)
+    allowed = near & seen if drawn.any() else drawn
+    level = level_around(window.see(good), drawn, seen)
+    tone = float(np.clip(level / shape.around, 1 / _TONE, _TONE)) if level and shape.around else 1.0
+    return Place(window, hint, allowed, (round(center[1], 1), round(center[0], 1)), shape.name, tone)
 
 
 def _cover(
