@@ -88,6 +88,7 @@ class Bench:
         equal = replace(
             usual, scheduler="pndm", num_inference_steps=steps, batch_size=batch, start="noise", inclusion=0.0
         )
+        equal = replace(equal, guidance_from=0.0, guidance_until=1.0)
         mine = replace(usual, num_inference_steps=max(1, usual.num_inference_steps * steps // PAPER_STEPS))
 
         def plain(turn: int) -> None:
