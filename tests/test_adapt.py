@@ -270,3 +270,12 @@ def test_a_run_is_moved_together_with_the_adapted_base_beside_it(paired: Path, m
     made.rename(tmp_path / "lost")
     with pytest.raises(RunError, match=r"the adapted base of .* is not there; put it back"):
         run.base_name()
+
+
+def test_normals_asked_for_where_there_are_too_few_is_an_error(paired: Path, nuts: Path, tmp_path: Path) -> None:
+    given = {"defect": "scratch", "base": str(paired), "assignments": {**SMALL, "train.adapt_steps": "2"}}
+    with pytest.raises(
+        DataError, match=r"train/good: 3 good pictures, but a base is adapted to 8 or more.*--no-normals"
+    ):
+        fit_folder(nuts, out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()

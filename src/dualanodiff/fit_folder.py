@@ -9,7 +9,7 @@ from torch import nn
 from dualanodiff.adapt import adapted_base
 from dualanodiff.data.catalog import pick
 from dualanodiff.data.shots import find_shots
-from dualanodiff.errors import RunError
+from dualanodiff.errors import DataError, RunError
 from dualanodiff.fitting import fit, recommended
 from dualanodiff.latents import check_resolution
 from dualanodiff.model.base import Base, load_base
@@ -44,7 +44,12 @@ def fit_folder(
     product, name = pick(data, category, defect)
     loaded, settings = base_and_settings(base, config, assignments)
     found = find_shots(data, defect=name, category=product.name, rule=shots, resolution=settings.data.resolution)
-    if settings.train.adapt_steps and len(product.good) >= FEWEST_GOOD:
+    enough = len(product.good) >= FEWEST_GOOD
+    if settings.train.adapt_steps and not enough and "train.adapt_steps" in assignments:
+        place = product.root / "train" / "good"
+        msg = f"{place}: {len(product.good)} good pictures, but a base is adapted to {FEWEST_GOOD} or more; put more there, or give --no-normals"
+        raise DataError(msg)
+    if settings.train.adapt_steps and enough:
         RunFolder(out).check_free(resume=resume)
         check_resolution(loaded, found)
         beside = adapted or out.parent / ADAPTED
