@@ -272,10 +272,12 @@ def test_check_says_what_fit_would_stop_at(case: str, product: Callable[..., Pat
     options = break_product(case, product)
     with pytest.raises(DataError) as caught:
         find_shots(**options)
-    before = snapshot(tmp_path)
+    known = {path.name for path in tmp_path.iterdir()}
+    before = snapshot(tmp_path / "data")
     lines = found_by_check(options)
     assert all(len(line.splitlines()) == 1 for line in lines)
-    assert snapshot(tmp_path) == before
+    assert snapshot(tmp_path / "data") == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"data", ".cache", *known}
     # A folder that is not there is one line, and not one for each of its masks.
     once = {"no masks at all": "ground_truth/scratch: no such folder, so that 6 pictures have no mask"}
     stop = once.get(case) or str(caught.value).partition(": ")[2].partition("; `dualanodiff check")[0]

@@ -90,7 +90,7 @@ def check(
 ) -> Report:
     """Every problem of the categories and defects asked for (None is all), and which pictures would be shots.
 
-    Reads all files, writes none. Raises DataError only where there is nothing to report on: no data folder in a
+    Reads all files, writes none but into the cache. Raises DataError only where there is nothing to report on: no data folder in a
     known layout, or no such category or defect.
     """
     folders = category_folders(data)
