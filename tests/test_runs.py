@@ -172,6 +172,13 @@ def test_an_unfinished_run_says_how_to_finish_it(begun: RunFolder) -> None:
         begun.load_start()
 
 
+def test_an_unfinished_distillation_is_finished_by_distill(begun: RunFolder) -> None:
+    lineage = {**begun.lineage(), "distilled": {"run": "teacher", "lessons": 4}}
+    (begun.path / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(RunError, match=r"finish it with `dualanodiff distill .*run --resume`"):
+        begun.load_start()
+
+
 def test_the_start_comes_back_as_it_was_and_marks_the_run_finished(begun: RunFolder) -> None:
     mean = torch.randn(2, 4, 8, 8)
     begun.save_start(mean, {"key_color": [1, 2, 3], "key_threshold": 0.25})

@@ -85,6 +85,10 @@ class RunFolder:
             msg = f"{path}: not a readable lineage ({error}); the run is incomplete, fit it again into a new folder"
             raise RunError(msg) from None
 
+    @property
+    def _distilled(self) -> bool:
+        return (self.path / "lineage.json").exists() and "distilled" in self.lineage()
+
     def base_name(self) -> str:
         """The base that the run was fitted on; an adapted one may have been moved together with the runs beside it.
 
@@ -178,7 +182,8 @@ class RunFolder:
         path = self.path / "start.safetensors"
         if not path.exists():
             self.settings()
-            msg = f"{self.path}: this run has not finished; finish it with `dualanodiff fit ... --out {self.path} --resume`"
+            command = "distill" if self._distilled else "fit"
+            msg = f"{self.path}: this run has not finished; finish it with `dualanodiff {command} ... --out {self.path} --resume`"
             raise RunError(msg)
         try:
             with safe_open(path, framework="pt") as file:
