@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from dualanodiff import keying
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import Shot
 from dualanodiff.keying import LEVEL, choose_key, try_keys
@@ -65,3 +66,10 @@ def test_of_colours_that_are_level_the_one_with_the_strongest_contrast_is_taken(
     name = next(name for name, color in KEY_COLORS.items() if color == chosen)
     assert name != "black"
     assert overlaps[name] >= best - LEVEL
+
+
+def test_level_colours_are_not_left_to_their_order(monkeypatch) -> None:
+    monkeypatch.setattr(keying, "KEY_COLORS", {name: KEY_COLORS[name] for name in ("black", "white")})
+    assert choose_key("auto", PerfectBase(), [shot((70, 70, 70))])[0] == KEY_COLORS["white"]
+    monkeypatch.setattr(keying, "KEY_COLORS", {name: KEY_COLORS[name] for name in ("white", "black")})
+    assert choose_key("auto", PerfectBase(), [shot((190, 190, 190))])[0] == KEY_COLORS["black"]

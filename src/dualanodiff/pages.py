@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -48,9 +48,10 @@ class Table:
     @property
     def numeric(self) -> list[bool]:
         """Which columns hold numbers only, and stand to the right."""
+        rows = self.cells
         return [
-            any(row[i].text for row in self.cells)
-            and all(not row[i].picture and _NUMBER.fullmatch(row[i].text) for row in self.cells)
+            any(row[i].text for row in rows)
+            and all(not row[i].picture and _NUMBER.fullmatch(row[i].text) for row in rows)
             for i in range(len(self.columns))
         ]
 
@@ -88,7 +89,7 @@ class Figures:
     kind: ClassVar[str] = "figures"
 
     figures: tuple[tuple[str, str], ...]
-    heading: str = field(default="")
+    heading: str = ""
 
 
 Block = Table | Text | Terms | Figures

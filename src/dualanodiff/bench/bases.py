@@ -32,7 +32,7 @@ from dualanodiff.judge.source import open_source
 from dualanodiff.model.base import load_base
 from dualanodiff.preparing import base_files
 from dualanodiff.progress import progress
-from dualanodiff.runs import RunFolder
+from dualanodiff.runs import ADAPTED, RunFolder
 from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_json, write_text
 
 METHOD = 2
@@ -146,7 +146,7 @@ def _make_cell(
             shots=budget.shots,
             assignments={"train.checkpointing_steps": "50", **assignments},
             resume=True,
-            adapted=out / "adapted",
+            adapted=out / ADAPTED,
         )
     _, facts = RunFolder(run).load_start()
     logged = list(read_jsonl(RunFolder(run).metrics))[-1]

@@ -22,7 +22,7 @@ from dualanodiff.judge.source import Source, open_source
 from dualanodiff.masks.result import MaskResult, drop_specks
 from dualanodiff.masks.saliency import U2Net
 from dualanodiff.rivals.making import GENERATORS, make_set
-from dualanodiff.runs import RunFolder, file_record
+from dualanodiff.runs import ADAPTED, RunFolder, file_record
 from dualanodiff.sets import PairSet
 from dualanodiff.settings import ADAPT_STEPS
 from dualanodiff.storage import write_json
@@ -185,7 +185,7 @@ def _generate(method: Method, making: Making, defect: str, seed: int, fit_seed: 
             base=making.base,
             shots=making.shots,
             assignments={**(making.assignments or {}), **own, "seed": str(fit_seed)},
-            adapted=making.out / "adapted",
+            adapted=making.out / ADAPTED,
             resume=(run / "config.toml").exists(),
         )
     onto = {"goods": "good"} if method.onto else None

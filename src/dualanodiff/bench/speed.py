@@ -86,9 +86,15 @@ class Bench:
         """Pairs at equal steps; and by default, where as many steps as usual stand for the paper's 50."""
         usual = self.settings.sample
         equal = replace(
-            usual, scheduler="pndm", num_inference_steps=steps, batch_size=batch, start="noise", inclusion=0.0
+            usual,
+            scheduler="pndm",
+            num_inference_steps=steps,
+            batch_size=batch,
+            start="noise",
+            inclusion=0.0,
+            guidance_from=0.0,
+            guidance_until=1.0,
         )
-        equal = replace(equal, guidance_from=0.0, guidance_until=1.0)
         mine = replace(usual, num_inference_steps=max(1, usual.num_inference_steps * steps // PAPER_STEPS))
 
         def plain(turn: int) -> None:

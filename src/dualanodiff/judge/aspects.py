@@ -31,7 +31,7 @@ _STRICTEST = 0.6
 """Nothing is unreal that is not this much farther off than usual: 1 / 0.6 times."""
 _PLACE = 15.0
 """How much places count on products that always lie alike."""
-_BLUR = 1.5
+BLUR = 1.5
 """Deviation in pixels at 128 of a blur that must be seen."""
 _SEEN = 0.3
 """Share of the object that a mask must leave for its texture to be judged."""
@@ -222,7 +222,7 @@ class Gauge:
 
         Where blurred ones are no farther off, as on products whose pictures show very different amounts, the real ones decide.
         """
-        nothing, blur = np.zeros(normals[0].shape[:2], bool), _BLUR * normals[0].shape[0] / 128
+        nothing, blur = np.zeros(normals[0].shape[:2], bool), BLUR * normals[0].shape[0] / 128
         some = [(shot.image, shot.mask) for shot in self.shots] + [(rgb, nothing) for rgb in normals[::4]]
         soft = [(ndimage.gaussian_filter(rgb, (blur, blur, 0)), mask) for rgb, mask in some]
         real, blurred = (

@@ -10,7 +10,7 @@ from scipy import ndimage
 from dualanodiff.data.catalog import pick
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
-from dualanodiff.judge.aspects import ASPECTS
+from dualanodiff.judge.aspects import ASPECTS, BLUR
 from dualanodiff.judge.reference import Reference
 from dualanodiff.judge.scoring import Scores, score
 from dualanodiff.masks.saliency import object_mask
@@ -84,7 +84,7 @@ def controls(reference: Reference, good: Sequence[np.ndarray], most: int) -> dic
     """Cases by kind: real defects that were held out, and pairs with something wrong with them."""
     real = [(shot.image, shot.mask) for shot in _spread(reference.held_out, most)]
     has_object = reference.gauge.object is not None
-    masks, blur = [mask for _, mask in real], 1.5 * reference.side / 128
+    masks, blur = [mask for _, mask in real], BLUR * reference.side / 128
     kinds = {
         REAL: real,
         "good picture, real mask": [(good[i % len(good)], mask) for i, mask in enumerate(masks)],

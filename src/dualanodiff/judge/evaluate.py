@@ -153,11 +153,12 @@ def _look_at_lineage(source: Source, found: Real, lineage: Mapping[str, Any], re
 
 def _same_defect(source: Source, real: Path, category: str | None, lineage: Mapping[str, Any]) -> str | None:
     """The defect that the set was made of; DataError where the real pictures have none of that name."""
-    defect = lineage.get("defect")
+    if (defect := lineage.get("defect")) is None:
+        return None
     folders = category_folders(real)
     asked = [category] if category in folders else list(folders)
     known = {name for one in asked for name in read_category(one, folders[one]).defects}
-    if defect is None or defect in known:
+    if defect in known:
         return defect
     msg = (
         f"{source.folder}: was made of {lineage.get('category')} / {defect}, and {real} has no such defect; give that "
