@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import SettingsError
-from dualanodiff.model.base import Base, load_base
+from dualanodiff.model.base import Base, channels_last, load_base
 from dualanodiff.seeds import numpy_stream
 
 SIZES = ("toy", "mini", "sd15")
@@ -27,7 +27,7 @@ def size_base(size: str) -> Base:
         return mini
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet, vae = _unet(size), _vae(size)
+        unet, vae = _unet(size), channels_last(_vae(size))
         text = CLIPTextModel(_text_config(size, len(mini.tokenizer)))
     for part in (unet, vae, text):
         part.requires_grad_(False).eval()

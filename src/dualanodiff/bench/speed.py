@@ -51,7 +51,9 @@ class Bench:
         fit = self.exact
         self.settings, self.device = settings, fit.device
         model, prompts = fit.pair_model, fit.pair_model.prompts[:2]
-        self.plain = PlainPath(fit.base, model.dual, model.text, fit.schedule, prompts)
+        # The released scripts leave the autoencoder as it comes.
+        vae = nn.Module.to(copy.deepcopy(fit.base.vae), memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        self.plain = PlainPath(replace(fit.base, vae=vae), model.dual, model.text, fit.schedule, prompts)
         self.plain_optimizer = torch.optim.AdamW([p for p in model.parameters() if p.numel()], lr=1e-5)
         self.parts = [part_target(shot.image, shot.mask, GREY) for shot in self.shots]
 
