@@ -139,7 +139,7 @@ def test_another_plan_does_not_go_into_the_same_folder(adapted: Path, paired: Pa
 
 def test_a_folder_of_something_else_is_refused(paired: Path, nuts: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(RunError, match="is not empty and not an adapted base"):
+    with pytest.raises(RunError, match="is not empty and was not begun by this command"):
         run(nuts, paired, tmp_path)
 
 

@@ -16,10 +16,11 @@ import numpy as np
 import tomli_w
 
 from dualanodiff.data.catalog import Category, category_folders, choose_name, read_category
-from dualanodiff.errors import DataError, RunError
+from dualanodiff.errors import DataError
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.preparing import base_files, recommended
 from dualanodiff.pretrain.adaptation import Adaptation, AdaptPlan
+from dualanodiff.pretrain.folder import begin_base
 from dualanodiff.runs import file_record, make_lineage
 from dualanodiff.settings import Settings
 from dualanodiff.stopping import one_clear_line
@@ -49,15 +50,10 @@ def adapt(
     files += [file_record(path, "base") for path in base_files(loaded)]
     lineage = make_lineage(base=base, seed=plan.seed, files=files, category=product.name, defect=None)
     facts = _facts(settings, plan, files)
-    facts_file = out / "adapt.json"
-    if facts_file.exists():
-        _compare(out, json.loads(facts_file.read_text(encoding="utf-8")), facts)
-    elif out.exists() and (out.is_file() or any(out.iterdir())):
-        msg = f"{out}: is not empty and not an adapted base; choose another --out"
-        raise RunError(msg)
+    begin_base(out, "adapt.json", facts)
     if not (out / "base.toml").exists():
         with one_clear_line(out):
-            write_json(facts_file, facts)
+            write_json(out / "adapt.json", facts)
             Adaptation(loaded, settings, plan, normals, out).run()
             write_json(out / "lineage.json", {**lineage, "plan": asdict(plan)})
             # Last of all: a folder with it is finished.
@@ -125,14 +121,6 @@ def _facts(settings: Settings, plan: AdaptPlan, files: Sequence[dict[str, Any]])
         "normal pictures": [file["sha256"] for file in files if file["role"] == "normal"],
         "base files": [file["sha256"] for file in files if file["role"] == "base"],
     }
-
-
-def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if before.get(name) != value:
-            shown = "" if isinstance(value, list) else f" {before.get(name)!r}, now {value!r}"
-            msg = f"{out}: was begun with other {name}{shown}; go on with the same, or choose another --out"
-            raise RunError(msg)
 
 
 def _card(base: Base, product: Category, normals: int, plan: AdaptPlan) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 
 from dualanodiff.data.shots import Shot
 from dualanodiff.latents import check_resolution
-from dualanodiff.memory import forget_peak, in_use, peak
+from dualanodiff.memory import best_device, forget_peak, in_use, peak
 from dualanodiff.model.base import Base
 from dualanodiff.pair_model import Batch, build_pair_model
 from dualanodiff.sampler import schedule_of
@@ -28,7 +28,7 @@ def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
     """
     side = settings.data.resolution
     check_resolution(base, [Shot(np.empty((side, side, 3), np.uint8), np.empty((side, side), bool), "any")])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     model, start = build_pair_model(base, schedule_of(base), settings)
     parts: list[nn.Module] = [base.unet, base.text_encoder, model]
     for part in parts:

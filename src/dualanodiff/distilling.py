@@ -7,7 +7,6 @@ where its own steps lead, what the pair became in the end: consistency with the 
 """
 
 import shutil
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from torch import Tensor
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.diffusion.objective import Schedule
 from dualanodiff.diffusion.sampling import SCHEDULERS
-from dualanodiff.errors import RunError, SettingsError, TrainingStopped
+from dualanodiff.errors import RunError, SettingsError
 from dualanodiff.generation import FittedModel, load
+from dualanodiff.loop import Loop
 from dualanodiff.model.adapters import load_adapters, save_adapters
 from dualanodiff.model.fixed import FixedDual
 from dualanodiff.pair_model import rate_share
@@ -31,12 +31,11 @@ from dualanodiff.runs import RunFolder, file_record
 from dualanodiff.sampler import PairSampler, schedule_of
 from dualanodiff.seeds import numpy_stream
 from dualanodiff.settings import SampleSettings, Settings
-from dualanodiff.stopping import held_interrupt, one_clear_line
-from dualanodiff.storage import append_jsonl, write_atomic
+from dualanodiff.stopping import one_clear_line
+from dualanodiff.storage import write_atomic
 
 TEACHER_STEPS = 24
 """Steps that the teacher makes at least; a multiple of the student's."""
-LOG_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -112,28 +111,16 @@ class Distillation:
     def run(self, count: int) -> dict[str, Any]:
         """Draw the lessons, learn from them to the end, and write the run."""
         lessons = draw_lessons(self.teacher, self.folder.path / "lessons", count, self.times)
-        train, step = self.settings.train, self._resume()
-        rows = self.folder.trim_metrics(step)
-        began = time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
-        recent: list[Tensor] = []
-        with progress("distill", train.max_train_steps, start=step) as bar, held_interrupt() as interrupted:
-            while step < train.max_train_steps:
-                recent.append(self.step(lessons, step))
-                step += 1
-                last, stop = step == train.max_train_steps, interrupted()
-                bar.step()
-                if step % LOG_STEPS == 0 or last:
-                    loss = float(torch.stack(recent).mean())
-                    if not loss < float("inf"):
-                        msg = f"{self.folder.path}: the loss is not a number at step {step}; distill into a new folder with a lower train.learning_rate"
-                        raise TrainingStopped(msg)
-                    row = {"step": step, "loss": round(loss, 6), "seconds": round(time.monotonic() - began, 1)}
-                    append_jsonl(self.folder.metrics, row)
-                    recent = []
-                if step % train.checkpointing_steps == 0 or last or stop:
-                    self._checkpoint(step)
-                if stop:
-                    raise KeyboardInterrupt
+        train = self.settings.train
+        loop = Loop(
+            "distill",
+            train.max_train_steps,
+            self.folder.metrics,
+            ("loss",),
+            train.checkpointing_steps,
+            "distill into a new folder with a lower train.learning_rate",
+        )
+        step = loop.run(lambda step: self.step(lessons, step)[None], self._checkpoint, start=self._resume())
         return self._finish(step, count)
 
     def step(self, lessons: Lessons, step: int) -> Tensor:

@@ -12,6 +12,7 @@ from dualanodiff.data.shots import find_shots
 from dualanodiff.errors import DataError, RunError
 from dualanodiff.fitting import fit, recommended
 from dualanodiff.latents import check_resolution
+from dualanodiff.memory import best_device
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.pair_model import wants_bf16
 from dualanodiff.runs import ADAPTED, RunFolder
@@ -66,7 +67,7 @@ def base_and_settings(name: str, config: Path | None, assignments: dict[str, str
     if config is not None:
         settings = read_settings(config, settings)
     settings = settings.updated(assignments, "--set")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     if wants_bf16(settings, device):
         nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
     return base, settings

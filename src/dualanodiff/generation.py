@@ -21,6 +21,7 @@ from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker, make_mask_maker
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.masks.saliency import NO_OBJECT, U2Net, object_mask
+from dualanodiff.memory import best_device
 from dualanodiff.model.adapters import load_adapters
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.onto.looks import summarise
@@ -143,7 +144,7 @@ def load(
     folder = RunFolder(Path(run))
     settings = folder.settings().updated(assignments or {}, "--set")
     mean, facts = folder.load_start()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     name = folder.base_name()
     base = beside.base if beside is not None and beside.base.name == name else load_base(name, device=device)
     dual, text = load_adapters(folder.adapter, base)

@@ -1,4 +1,4 @@
-"""How much memory is in use, at its peak and for how long it lasts: of the GPU, or of this process."""
+"""The device to work on, and how much memory is in use there or was at its peak: of the GPU, or of this process."""
 
 import ctypes
 import gc
@@ -7,6 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

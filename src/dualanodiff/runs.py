@@ -17,7 +17,15 @@ from torch import Tensor
 
 from dualanodiff.errors import DataError, RunError
 from dualanodiff.settings import Settings, read_settings, to_toml
-from dualanodiff.storage import drop_unfinished, read_jsonl, sha256, unfinished, write_atomic, write_json, write_text
+from dualanodiff.storage import (
+    drop_unfinished,
+    sha256,
+    trim_jsonl,
+    unfinished,
+    write_atomic,
+    write_json,
+    write_text,
+)
 
 KEPT_CHECKPOINTS = 2
 # A resumed run may train longer or report differently; everything else would make it another run.
@@ -141,9 +149,7 @@ class RunFolder:
 
     def trim_metrics(self, step: int) -> list[dict[str, Any]]:
         """Forget metrics after `step`, which belong to steps that a kill undid; the rows that stay."""
-        rows = [row for row in read_jsonl(self.metrics) if row.get("step", 0) <= step]
-        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+        return trim_jsonl(self.metrics, step)
 
     def save_start(self, mean: Tensor, facts: Mapping[str, Any]) -> None:
         """Keep the shots' mean latents (2, c, h, w) and what sampling and masks need to know of them."""

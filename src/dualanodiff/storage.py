@@ -114,6 +114,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def trim_jsonl(path: Path, step: int) -> list[dict[str, Any]]:
+    """Forget the rows of a log after `step`, which belong to steps that a kill undid; the rows that stay."""
+    rows = [row for row in read_jsonl(path) if row.get("step", 0) <= step]
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

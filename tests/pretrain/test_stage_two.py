@@ -223,9 +223,9 @@ def test_samples_show_pairs_above_the_truth(made: Path) -> None:
 
 
 def test_metrics_are_means_over_the_steps_since_the_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pretended(self: Training) -> np.ndarray:
+    def pretended(self: Training) -> torch.Tensor:
         self.step += 1
-        return np.array([self.step, 1.0, -self.step, 0.0], np.float32)
+        return torch.tensor([self.step, 1.0, -self.step, 0.0])
 
     monkeypatch.setattr(Training, "_step", pretended)
     for steps in (30, 100):  # the first half ends between two lines

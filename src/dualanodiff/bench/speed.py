@@ -17,6 +17,7 @@ from dualanodiff.bench.stopwatch import Arm, compare
 from dualanodiff.data.shots import Shot, part_target
 from dualanodiff.fitting import Fit, recommended
 from dualanodiff.images import write_png
+from dualanodiff.memory import best_device
 from dualanodiff.model.base import Base
 from dualanodiff.pair_model import draw_batch, wants_bf16
 from dualanodiff.progress import progress
@@ -123,7 +124,7 @@ class Bench:
 
 def build_fit(shots: Sequence[Shot], base: Base, settings: Settings, folder: Path, normals: Sequence[Path]) -> Fit:
     """A fit whose next step can be timed, in the precision that its settings ask for."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     if wants_bf16(settings, device):
         nn.Module.to(base.unet, torch.bfloat16)
     fit = Fit(shots, base, RunFolder(Path(tempfile.mkdtemp(dir=folder))), settings, normals)

@@ -25,6 +25,7 @@ from dualanodiff.cache import cache_folder
 from dualanodiff.errors import ModelError
 from dualanodiff.images import to_tensor
 from dualanodiff.judge.backbones import EfficientNetLite0, EncoderLevels, lpips_vgg, resized, stlpips_alex
+from dualanodiff.memory import best_device
 from dualanodiff.model.base import load_base
 from dualanodiff.progress import progress
 from dualanodiff.storage import write_atomic
@@ -307,7 +308,7 @@ def _frozen(module: nn.Module, embed: Callable[..., Any]) -> tuple[Callable[...,
     digest = hashlib.sha256(_RECIPE)
     for name, value in sorted(module.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     module.eval().requires_grad_(False).to(device)
 
     @torch.no_grad()

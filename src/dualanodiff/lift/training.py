@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dualanodiff.errors import SettingsError, TrainingStopped
 from dualanodiff.lift.inspectors import PAPER_WIDTHS, ResNet18, UNet, anomaly_maps, focal_loss
+from dualanodiff.memory import best_device
 from dualanodiff.seeds import numpy_stream, stream_seed
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -203,7 +204,7 @@ def _fresh(make: Callable[[], Network], seed: int, name: str) -> Network:
         network = make()
     # With bfloat16 a step takes 0.16 s so, and 0.25 s in the usual order (batch 8, one thread; 0.36 s in float32).
     network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (torch's stubs do not know it)
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+    return network.to(best_device())
 
 
 def _fit(

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.resources
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ class Base:
         The mean of the autoencoder's distribution: the same picture is always the same latents.
         """
         weight = next(self.vae.parameters())
-        mean = self.vae.encode(rgb.to(weight)).latent_dist.mean.float()  # type: ignore[union-attr]
+        mean = self.vae.encode(rgb.to(weight)).latent_dist.mean.float().contiguous()  # type: ignore[union-attr]
         return (mean - self._shift) * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
@@ -79,7 +80,7 @@ class Base:
         """Pictures (b, 3, h, w) in [-1, 1], float32, from latents at the UNet's scale."""
         weight = next(self.vae.parameters())
         inner = latents.float() / self.vae.config["scaling_factor"] + self._shift
-        return self.vae.decode(inner.to(weight), return_dict=False)[0].float().clamp(-1, 1)
+        return self.vae.decode(inner.to(weight), return_dict=False)[0].float().clamp(-1, 1).contiguous()
 
     @property
     def _shift(self) -> float:
@@ -242,3 +243,14 @@ def _read_card(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         msg = f"{path}: not a readable TOML file ({error}); correct or delete it"
         raise ModelError(msg) from None
+
+
+def copy_base(base: Path, out: Path, *, without: str = "") -> None:
+    """Copy what every base has from one folder to another, of the part `without` all but its weights; no card, no pair."""
+    for part in CONFIGS:
+        wanted = (".json", ".txt") if part == without else (".json", ".txt", ".safetensors")
+        (out / part).mkdir(parents=True, exist_ok=True)
+        for path in (path for path in (base / part).iterdir() if path.suffix in wanted):
+            shutil.copyfile(path, out / part / path.name)
+    if (base / "model_index.json").exists():
+        shutil.copyfile(base / "model_index.json", out / "model_index.json")

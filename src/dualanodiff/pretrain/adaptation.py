@@ -4,9 +4,6 @@ So that the pair stays alive, half of each batch are procedural defects on the g
 part) pairs through the base's own pair. The good pictures alone go through the UNet without the pair.
 """
 
-import json
-import shutil
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,11 +18,13 @@ from torch import Tensor, nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.diffusion.objective import branch_losses
-from dualanodiff.errors import DataError, TrainingStopped
+from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
 from dualanodiff.latents import encode_pictures
+from dualanodiff.loop import Loop
+from dualanodiff.memory import best_device
 from dualanodiff.model.adapters import load_adapters, save_adapters
-from dualanodiff.model.base import CONFIGS, WEIGHTS, Base
+from dualanodiff.model.base import WEIGHTS, Base, copy_base
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.model.prompts import TextAdapter
 from dualanodiff.pair_model import wants_bf16
@@ -34,10 +33,8 @@ from dualanodiff.progress import progress
 from dualanodiff.sampler import schedule_of
 from dualanodiff.seeds import numpy_stream, torch_stream
 from dualanodiff.settings import ADAPT_STEPS, Settings
-from dualanodiff.stopping import held_interrupt
-from dualanodiff.storage import append_jsonl, read_jsonl, write_atomic, write_text
+from dualanodiff.storage import write_atomic
 
-LOG_STEPS = 10
 WARMUP_STEPS = 20
 
 
@@ -70,7 +67,7 @@ class Adaptation:
 
     def __init__(self, base: Base, settings: Settings, plan: AdaptPlan, normals: Sequence[Path], out: Path) -> None:
         self.base, self.settings, self.plan, self.normals, self.out = base, settings, plan, normals, out
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = best_device()
         for part in (base.vae, base.unet, base.text_encoder):
             nn.Module.to(part, self.device)
         self.schedule = schedule_of(base)
@@ -88,23 +85,15 @@ class Adaptation:
     def run(self) -> None:
         """Train from the newest state to the end and write all of the base but its card."""
         singles, pairs = self._latents()
-        step, spent = self._resume()
-        began, recent = time.monotonic() - spent, []
-        with progress("adapt", self.plan.steps, start=step) as bar, held_interrupt() as interrupted:
-            while step < self.plan.steps:
-                recent.append(self._step(singles, pairs, step))
-                step += 1
-                last = step == self.plan.steps
-                if step % LOG_STEPS == 0 or last:
-                    row = self._row(step, recent, time.monotonic() - began)
-                    append_jsonl(self.out / "adapt.jsonl", row)
-                    bar.step(len(recent), loss=row["loss"])
-                    recent = []
-                stop = interrupted()
-                if step % self.plan.save_every == 0 or last or stop:
-                    self._save(step, time.monotonic() - began)
-                if stop:
-                    raise KeyboardInterrupt
+        loop = Loop(
+            "adapt",
+            self.plan.steps,
+            self.out / "adapt.jsonl",
+            ("good", "image", "part"),
+            self.plan.save_every,
+            f"adapt into a new folder with a lower --rate (now {self.plan.rate:g})",
+        )
+        loop.run(lambda step: self._step(singles, pairs, step), self._save, start=self._resume())
         self._write()
 
     def _step(self, singles: Tensor, pairs: Tensor, step: int) -> Tensor:
@@ -141,14 +130,6 @@ class Adaptation:
         wanted = wants_bf16(self.settings, self.device)
         return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
-    def _row(self, step: int, recent: list[Tensor], seconds: float) -> dict[str, Any]:
-        good, image, part = torch.stack(recent).mean(dim=0).tolist()
-        if not np.isfinite(good + image + part):
-            msg = f"{self.out}: the loss is not a number at step {step}; adapt into a new folder with a lower --rate (now {self.plan.rate:g})"
-            raise TrainingStopped(msg)
-        row = {"step": step, "loss": good + image + part, "good": good, "image": image, "part": part}
-        return {**{key: round(value, 6) for key, value in row.items()}, "step": step, "seconds": round(seconds, 1)}
-
     def _latents(self) -> tuple[Tensor, Tensor]:
         """Good pictures in every allowed mirror image (n, c, h, w), and spoiled pairs (m, 2, c, h, w), kept in work."""
         file, side, data = self.out / "work" / "latents.safetensors", self.settings.data.resolution, self.settings.data
@@ -174,37 +155,27 @@ class Adaptation:
         save_checkpoint(file, {"latents": {"singles": singles.half(), "pairs": pairs.half()}}, {})
         return singles.half(), pairs.half()
 
-    def _save(self, step: int, seconds: float) -> None:
+    def _save(self, step: int) -> None:
         groups = {"model": dict(self.parameters), "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
-        save_checkpoint(self.state, groups, {"step": step, "seconds": seconds})
+        save_checkpoint(self.state, groups, {"step": step})
 
     @torch.no_grad()
-    def _resume(self) -> tuple[int, float]:
-        """The step of the kept state, 0 without one, and the seconds spent until then."""
+    def _resume(self) -> int:
+        """The step of the kept state, 0 without one."""
         if not self.state.exists():
-            write_text(self.out / "adapt.jsonl", "")
-            return 0, 0.0
+            return 0
         groups, meta = load_checkpoint(self.state)
         for name, weight in self.parameters:
             weight.copy_(groups["model"][name])
         restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
-        log = self.out / "adapt.jsonl"
-        rows = [row for row in read_jsonl(log) if row["step"] <= meta["step"]]
-        write_text(log, "".join(json.dumps(row) + "\n" for row in rows))
-        return int(meta["step"]), float(meta["seconds"])
+        return int(meta["step"])
 
     @torch.no_grad()
     def _write(self) -> None:
         """All parts of the base: the new UNet and pair, and copies of what was not trained."""
         folder = self.base.folder
         assert folder is not None
-        for part in CONFIGS:
-            wanted = (".json", ".txt") if part == "unet" else (".json", ".txt", ".safetensors")
-            (self.out / part).mkdir(parents=True, exist_ok=True)
-            for path in (path for path in (folder / part).iterdir() if path.suffix in wanted):
-                shutil.copyfile(path, self.out / part / path.name)
-        if (folder / "model_index.json").exists():
-            shutil.copyfile(folder / "model_index.json", self.out / "model_index.json")
+        copy_base(folder, self.out, without="unet")
         dtype = _stored(folder / "unet")
         tensors = {key: value.to("cpu", dtype).contiguous() for key, value in self.base.unet.state_dict().items()}
         file = self.out / "unet" / f"{WEIGHTS['unet']}.safetensors"

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.memory import best_device
+from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.linear_start import start_linear
 from dualanodiff.pretrain.pictures import Pack, draw_crop
 from dualanodiff.progress import progress
@@ -110,27 +113,21 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
     """
     torch.manual_seed(plan.seed)
     state, step, spent = out / "autoencoder.safetensors", 0, 0.0
-    vae = build_autoencoder(plan)
+    device = best_device()
+    vae: Any = build_autoencoder(plan)
     if not state.exists():
         start_linear(vae, torch.cat([draw_pictures(pack, plan, -1 - i) for i in range(-(-128 // plan.batch))]))
+    vae.to(device)
     # A short stage of its own must not drown in the average of the long one before it.
     decay = 0.98 if plan.decoder_only else 0.999
     average = EMAModel(vae.parameters(), decay=decay, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-3)
     names = [name for name, _ in vae.named_parameters()]
     if state.exists():
-        groups, meta = load_checkpoint(state)
-        vae.load_state_dict(groups["model"])
-        average.shadow_params = [groups["average"][name] for name in names]
-        average.optimization_step = meta["step"]
-        restore_optimizer(optimizer, vae.named_parameters(), groups.get("optimizer", {}))
-        step, spent = meta["step"], meta["seconds"]
-        if plan.decoder_only and not meta["plan"].get("decoder_only"):
-            average.copy_to(vae.parameters())  # vae/ holds the averaged encoder, so that one stays
+        step, spent = _resume(state, vae, average, optimizer, plan)
     if plan.decoder_only:
-        whole: Any = vae  # its quant_conv may be None for other plans, which a checker cannot know
-        whole.encoder.requires_grad_(False)
-        whole.quant_conv.requires_grad_(False)
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     began = time.monotonic()
 
     def save() -> None:
@@ -143,14 +140,16 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         save_checkpoint(state, groups, {"step": step, "seconds": spent_now, "plan": asdict(plan)})
 
     with progress("autoencoder", plan.steps, start=step) as bar:
-        while step < plan.steps and time.monotonic() - began < seconds:
-            pictures = draw_pictures(pack, plan, step)
+        for drawn in drawn_ahead(partial(draw_pictures, pack, plan), range(step, plan.steps), device):
+            if time.monotonic() - began >= seconds:
+                break
+            pictures = drawn.to(device)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * rate_at(step, plan.steps)
-            with torch.autocast("cpu", torch.bfloat16):
-                posterior = vae.encode(pictures).latent_dist  # pyright: ignore[reportAttributeAccessIssue]
-                noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step))
-                found = vae.decode(posterior.mean + posterior.std * noise).sample  # pyright: ignore[reportAttributeAccessIssue]
+            with torch.autocast(device.type, torch.bfloat16):
+                posterior = vae.encode(pictures).latent_dist
+                noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(step)).to(device)
+                found = vae.decode(posterior.mean + posterior.std * noise).sample
             kl = (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean() / 2
             loss = reconstruction_loss(found.float(), pictures) + plan.kl_weight * kl
             loss.backward()
@@ -168,10 +167,25 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
                 save()
     save()
     average.copy_to(vae.parameters())
+    vae.cpu()
     level_output(vae, torch.cat([draw_pictures(pack, plan, -1 - i) for i in range(-(-48 // plan.batch))]))
     vae.register_to_config(**latent_statistics(vae, pack, plan, out / "vae"))
     vae.save_pretrained(out / "vae", safe_serialization=True)
     return {"steps": step, "seconds": spent + time.monotonic() - began}
+
+
+def _resume(
+    state: Path, vae: AutoencoderKL, average: EMAModel, optimizer: torch.optim.Optimizer, plan: AutoencoderPlan
+) -> tuple[int, float]:
+    """Put a kept state back; its step, and the seconds spent until then."""
+    groups, meta = load_checkpoint(state)
+    vae.load_state_dict(groups["model"])
+    average.shadow_params = [groups["average"][name].to(vae.device) for name, _ in vae.named_parameters()]
+    average.optimization_step = meta["step"]
+    restore_optimizer(optimizer, vae.named_parameters(), groups.get("optimizer", {}))
+    if plan.decoder_only and not meta["plan"].get("decoder_only"):
+        average.copy_to(vae.parameters())  # vae/ holds the averaged encoder, so that one stays
+    return meta["step"], meta["seconds"]
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ grounds. A step that had to draw and encode its own pictures would take half as 
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import part_target
 from dualanodiff.errors import DataError
 from dualanodiff.model.base import Base
+from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.pictures import Pack, draw_crop
 from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream
@@ -76,42 +78,59 @@ def draw_pair(generator: np.random.Generator, size: int) -> DrawnPair:
     return DrawnPair(triple.image, part, triple.mask, captions)
 
 
-def build_bank(base: Base, pack: Pack, out: Path, *, pairs: int, singles: int, size: int, seed: int) -> None:
-    """Draw and encode everything into shards in the folder `out`; those that are there already are kept."""
+def choose_prompts(
+    captions: tuple[str, str], rare: tuple[str, str], chance: float, *, dropout: float, share: float
+) -> tuple[str, str]:
+    """Prompts of image and part for a chance in 0..1: below `dropout` none, a `share` of the others the rare words."""
+    if chance < dropout:
+        return "", ""
+    return rare if chance < dropout + share * (1 - dropout) else captions
+
+
+def build_bank(base: Base, pack: Pack | None, out: Path, *, pairs: int, singles: int, size: int, seed: int) -> None:
+    """Draw and encode everything into shards in the folder `out`; those that are there already are kept.
+
+    Without a pack there are pairs alone, which are all procedural.
+    """
     shards = -(-pairs // SHARD)
     with progress("bank", pairs + singles) as bar:
         for shard in range(shards):
             path = out / f"{shard:04d}.safetensors"
             drawn = range(shard * SHARD, min(pairs, (shard + 1) * SHARD))
-            alone = range(singles * shard // shards, singles * (shard + 1) // shards)
+            alone = range(0)
+            if pack is not None:
+                alone = range(singles * shard // shards, singles * (shard + 1) // shards)
             if not path.exists():
                 _build_shard(base, pack, path, drawn, alone, size=size, seed=seed)
             bar.step(len(drawn) + len(alone))
 
 
-def _build_shard(base: Base, pack: Pack, out: Path, pairs: range, singles: range, *, size: int, seed: int) -> None:
+def _build_shard(
+    base: Base, pack: Pack | None, out: Path, pairs: range, singles: range, *, size: int, seed: int
+) -> None:
     pair_rows: list[Tensor] = []
     coverage: list[Tensor] = []
     pair_captions: list[tuple[str, str]] = []
     single_rows: list[Tensor] = []
     single_captions: list[str] = []
-    for begin in range(0, len(pairs), BATCH):
-        made = [draw_pair(numpy_stream(seed, "bank pair", index), size) for index in pairs[begin : begin + BATCH]]
+    device = base.vae.device
+    drawn = partial(_draw_pairs, pairs=pairs, size=size, seed=seed)
+    for made in drawn_ahead(drawn, range(0, len(pairs), BATCH), device):
         both = [_encode(base, [pair.image for pair in made]), _encode(base, [pair.part for pair in made])]
         pair_rows.append(torch.stack(both, dim=1))
         masks = torch.from_numpy(np.stack([pair.mask for pair in made])).float()[:, None]
         coverage.append((avg_pool2d(masks, size // both[0].shape[-1]) * 255).to(torch.uint8))
         pair_captions += [pair.captions for pair in made]
-    for begin in range(0, len(singles), BATCH):
-        drawn = [
-            _draw_single(numpy_stream(seed, "bank single", index), pack, size)
-            for index in singles[begin : begin + BATCH]
-        ]
-        single_rows.append(_encode(base, [single[0] for single in drawn]))
-        single_captions += [single[1] for single in drawn]
+    alone = partial(_draw_singles, pack=pack, singles=singles, size=size, seed=seed)
+    for found in drawn_ahead(alone, range(0, len(singles), BATCH), device):
+        single_rows.append(_encode(base, [single[0] for single in found]))
+        single_captions += [single[1] for single in found]
     header = {"pairs": json.dumps(pair_captions), "singles": json.dumps(single_captions)}
-    # Contiguous: on a CPU the autoencoder's rows come out channels last.
-    rows = {"pairs": torch.cat(pair_rows), "coverage": torch.cat(coverage), "singles": torch.cat(single_rows)}
+    rows = {
+        "pairs": torch.cat(pair_rows),
+        "coverage": torch.cat(coverage),
+        "singles": _joined(single_rows, pair_rows[0][:0, 0]),
+    }
     tensors = {name: tensor.contiguous() for name, tensor in rows.items()}
     write_atomic(out, lambda path: save_file(tensors, path, metadata=header))
 
@@ -120,7 +139,7 @@ def load_bank(folder: Path) -> Bank:
     """Read a bank's shards; DataError naming the first that is not one."""
     shards = [_load_shard(path) for path in sorted(folder.glob("*.safetensors"))]
     if not shards:
-        msg = f"{folder}: no latent bank in it; delete it, and `dualanodiff pretrain unet` makes it again"
+        msg = f"{folder}: no latent bank in it; delete it, and the same command makes it again"
         raise DataError(msg)
     return Bank(
         torch.cat([shard.pairs for shard in shards]),
@@ -143,8 +162,21 @@ def _load_shard(path: Path) -> Bank:
                 json.loads(header["singles"]),
             )
     except (SafetensorError, KeyError, OSError, ValueError, TypeError) as error:
-        msg = f"{path}: not a latent bank ({error}); delete it, and `dualanodiff pretrain unet` makes it again"
+        msg = f"{path}: not a latent bank ({error}); delete it, and the same command makes it again"
         raise DataError(msg) from None
+
+
+def _draw_pairs(begin: int, *, pairs: range, size: int, seed: int) -> list[DrawnPair]:
+    return [draw_pair(numpy_stream(seed, "bank pair", index), size) for index in pairs[begin : begin + BATCH]]
+
+
+def _draw_singles(
+    begin: int, *, pack: Pack | None, singles: range, size: int, seed: int
+) -> list[tuple[np.ndarray, str]]:
+    assert pack is not None
+    return [
+        _draw_single(numpy_stream(seed, "bank single", index), pack, size) for index in singles[begin : begin + BATCH]
+    ]
 
 
 def _draw_single(generator: np.random.Generator, pack: Pack, size: int) -> tuple[np.ndarray, str]:
@@ -153,7 +185,12 @@ def _draw_single(generator: np.random.Generator, pack: Pack, size: int) -> tuple
     return draw_crop(pack, generator, size)
 
 
+def _joined(rows: list[Tensor], none: Tensor) -> Tensor:
+    return torch.cat(rows) if rows else none
+
+
 def _encode(base: Base, pictures: list[np.ndarray]) -> Tensor:
+    device = base.vae.device
     rows = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        return base.encode(rows).half()
+    with torch.autocast(device.type, torch.bfloat16):
+        return base.encode(rows.to(device)).half().cpu()

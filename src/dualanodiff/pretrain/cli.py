@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dualanodiff.console import JsonOption, command_line, show
+from dualanodiff.console import JsonOption, SetOption, command_line, read_assignments, show
 from dualanodiff.errors import SettingsError
 from dualanodiff.progress import duration
 
@@ -117,6 +117,35 @@ def unet(
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}. Next: {next_step}"
+    show(result, text, as_json=as_json)
+
+
+@app.command()
+def pair(
+    out: FolderOption,
+    base: Annotated[str, typer.Option("--base", help="A folder in Stable Diffusion's layout, or a hub id.")],
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps in all.")] = 3000,
+    batch_pairs: Annotated[int, typer.Option("--batch-pairs", min=1, help="Pairs a step, two rows each.")] = 4,
+    rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 2e-4,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 4000,
+    minutes: MinutesOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a finished base, which stays frozen, a pair that fits begin from; FOLDER becomes a copy of it with the pair."""
+    assignments = read_assignments(settings)
+    from dualanodiff.model.base import load_base
+    from dualanodiff.preparing import recommended
+    from dualanodiff.pretrain.pair import PairPlan, pretrain_pair
+
+    loaded = load_base(base)
+    wished = recommended(loaded).updated({"model.interaction": "lowrank", **assignments}, "--set")
+    plan = PairPlan(steps=steps, batch=batch_pairs, rate=rate, drawn=pairs)
+    result = pretrain_pair(loaded, out, plan, wished, seconds=_seconds(minutes))
+    next_step = command_line("fit", "DATA", "--defect", "D", "--base", out, "--out", "RUN")
+    if not result["done"]:
+        next_step = "the same command again"
+    text = f"{result['step']} of {steps} steps in {duration(result['seconds'])}: {out}. Next: {next_step}"
     show(result, text, as_json=as_json)
 
 

@@ -1,6 +1,7 @@
 """Write a base folder in Stable Diffusion's layout, with its pair and its card."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
+from dualanodiff.errors import RunError
 from dualanodiff.model.adapters import save_adapters
 from dualanodiff.model.prompts import TextAdapter
 from dualanodiff.pretrain.unet import Training, schedule_config
@@ -41,6 +43,21 @@ def write_base(training: Training, vae_folder: Path, tokenizer_folder: Path, out
         write_text(out / "tokenizer" / name, (tokenizer_folder / name).read_text(encoding="utf-8"))
     write_json(out / "model_index.json", MODEL_INDEX)
     write_text(out / "base.toml", card)
+
+
+def begin_base(out: Path, name: str, facts: Mapping[str, Any]) -> None:
+    """RunError where the folder `out` was begun with other facts than these (kept in its file `name`), or is something else."""
+    if not (out / name).exists():
+        if out.exists() and (out.is_file() or any(out.iterdir())):
+            msg = f"{out}: is not empty and was not begun by this command; choose another --out"
+            raise RunError(msg)
+        return
+    before = json.loads((out / name).read_text(encoding="utf-8"))
+    for key, value in facts.items():
+        if before.get(key) != value:
+            shown = "" if isinstance(value, list) else f" {before.get(key)!r}, now {value!r}"
+            msg = f"{out}: was begun with other {key}{shown}; go on with the same, or choose another --out"
+            raise RunError(msg)
 
 
 MODEL_INDEX: dict[str, Any] = {

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
+from torch import nn
 from transformers import CLIPTokenizer
 
 from dualanodiff.errors import ModelError
 from dualanodiff.images import to_rgb, write_png
+from dualanodiff.memory import best_device
 from dualanodiff.model.base import Base
 from dualanodiff.pretrain.bank import Bank, build_bank, load_bank
 from dualanodiff.pretrain.folder import write_base
@@ -43,6 +45,7 @@ def train_unet(
         )
         raise ModelError(msg)
     vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
+    nn.Module.to(vae, best_device())
     shards = folder / f"bank-{plan.size}"
     build_bank(_only_vae(vae), pack, shards, pairs=bank_pairs, singles=bank_singles, size=plan.size, seed=plan.seed)
     bank = load_bank(shards)
@@ -78,7 +81,7 @@ def preview(training: Training, vae: AutoencoderKL, path: Path, count: int = 8) 
         training.average.restore(model.parameters())
     rows = [np.concatenate([pair[branch] for pair in drawn], axis=1) for branch in (0, 1)]
     truth = torch.stack([bank.pairs[i * 37 % len(bank.pairs)].float() for i in range(count)])
-    decoded = [np.concatenate(list(to_rgb(base.decode(truth[:, branch]))), axis=1) for branch in (0, 1)]
+    decoded = [np.concatenate(list(to_rgb(base.decode(truth[:, branch].to(vae.device)))), axis=1) for branch in (0, 1)]
     write_png(path, np.concatenate([*rows, *decoded], axis=0))
 
 

@@ -7,11 +7,10 @@ the UNet without the pair, so that the base stands alone as well.
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
@@ -20,9 +19,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.diffusion.objective import Schedule, branch_losses, inclusion_loss
+from dualanodiff.memory import best_device
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
-from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.bank import Bank, choose_prompts
 from dualanodiff.pretrain.grow import grow
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder
 from dualanodiff.progress import progress
@@ -127,7 +127,7 @@ class Pretrained(nn.Module):
         ids = self.tokenizer(
             distinct, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
         ).input_ids
-        rows = self.text_encoder(ids).last_hidden_state
+        rows = self.text_encoder(ids.to(self.text_encoder.device)).last_hidden_state
         return rows[[distinct.index(prompt) for prompt in prompts]]
 
     def forward(self, batch: "Batch") -> Tensor:
@@ -140,7 +140,8 @@ class Pretrained(nn.Module):
         inclusion = losses.new_zeros(())
         if self.plan.inclusion > 0:
             clean = self.schedule.clean_from(noisy, found.float(), batch.pair_times)
-            inclusion = inclusion_loss(clean, batch.coverage, self.schedule.alphas_cumprod[batch.pair_times])
+            weight = self.schedule.alphas_cumprod.to(clean.device)[batch.pair_times]
+            inclusion = inclusion_loss(clean, batch.coverage, weight)
         noisy = self.schedule.add_noise(batch.singles, batch.single_noise, batch.single_times)
         alone = self.unet(noisy, batch.single_times, text[2 * pairs :]).sample
         wanted = self.schedule.target(batch.singles, batch.single_noise, batch.single_times)
@@ -162,6 +163,12 @@ class Batch:
     single_times: Tensor
     single_prompts: list[str]
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same with its tensors there."""
+        return replace(
+            self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        )
+
 
 def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
     """The batch of one step: a function of the seed and the step; the bank's held-out rows are left out."""
@@ -170,17 +177,9 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
     prompts = ModelSettings()
     pair_rows = choice.integers(bank.pairs_to_learn, size=plan.pairs)
     single_rows = choice.integers(bank.singles_to_learn, size=plan.singles)
-    image_prompts: list[str] = []
-    part_prompts: list[str] = []
-    for row in pair_rows:
-        chance = choice.random()
-        captions = bank.pair_captions[row]
-        if chance < plan.prompt_dropout:
-            captions = ("", "")
-        elif chance < plan.prompt_dropout + plan.rare_prompts * (1 - plan.prompt_dropout):
-            captions = (prompts.prompt_image, prompts.prompt_part)
-        image_prompts.append(captions[0])
-        part_prompts.append(captions[1])
+    rare = (prompts.prompt_image, prompts.prompt_part)
+    shares = {"dropout": plan.prompt_dropout, "share": plan.rare_prompts}
+    chosen = [choose_prompts(bank.pair_captions[row], rare, choice.random(), **shares) for row in pair_rows]
     pairs = bank.pairs[pair_rows].float().transpose(0, 1)
     singles = bank.singles[single_rows].float()
     return Batch(
@@ -188,8 +187,8 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
         coverage=bank.coverage[pair_rows].float() / 255,
         pair_noise=torch.randn(pairs.shape, generator=noise),
         pair_times=torch.randint(1000, (plan.pairs,), generator=noise),
-        image_prompts=image_prompts,
-        part_prompts=part_prompts,
+        image_prompts=[image for image, _ in chosen],
+        part_prompts=[part for _, part in chosen],
         singles=singles,
         single_noise=torch.randn(singles.shape, generator=noise),
         single_times=torch.randint(1000, (plan.singles,), generator=noise),
@@ -213,6 +212,8 @@ class Training:
         self.model = Pretrained(plan, tokenizer, bank)
         if begin is not None:
             grow(self.model, self.model.unet, begin / "unet.safetensors")
+        self.device = best_device()
+        self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
         )
@@ -226,15 +227,16 @@ class Training:
         """Train, yielding the step at every save; ends with the plan's steps or after `seconds`."""
         began = time.monotonic()
         before = self.seconds
-        recent: list[np.ndarray] = []
+        recent: list[Tensor] = []
         with progress("unet", self.plan.steps, start=self.step) as bar:
             while self.step < self.plan.steps and time.monotonic() - began < seconds:
                 losses = self._step()
                 recent.append(losses)
-                bar.step(loss=float(losses.sum()))
                 self.seconds = before + time.monotonic() - began
+                if self.step % 10 == 0:  # reading a loss makes a GPU wait
+                    bar.step(self.step - bar.done, loss=float(losses.sum()))
                 if self.step % 50 == 0:
-                    means = np.mean(recent, axis=0).round(5).tolist()
+                    means = torch.stack(recent).double().mean(dim=0).cpu().numpy().round(5).tolist()
                     row = dict(zip(("image", "part", "single", "inclusion"), means, strict=True))
                     append_jsonl(self.folder / "unet.jsonl", {"step": self.step, **row, "seconds": self.seconds})
                     recent = []
@@ -244,11 +246,11 @@ class Training:
                     yield self.step
         self.save()
 
-    def _step(self) -> np.ndarray:
+    def _step(self) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate * rate_at(self.step, self.plan.steps, warmup=300)
-        with torch.autocast("cpu", torch.bfloat16):
-            losses = self.model(draw_batch(self.bank, self.plan, self.step))
+        with self._precision():
+            losses = self.model(draw_batch(self.bank, self.plan, self.step).to(self.device))
         weights = losses.new_tensor([1.0, 1.0, 1.0, self.plan.inclusion])
         (losses * weights).sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -256,7 +258,7 @@ class Training:
         self.optimizer.zero_grad()
         self.average.step(self.model.parameters())
         self.step += 1
-        return losses.detach().numpy()
+        return losses.detach()
 
     @torch.no_grad()
     def check(self) -> dict[str, float]:
@@ -268,8 +270,8 @@ class Training:
         distance = (schedule.alphas_cumprod[:, None] - torch.tensor(CHECK_LEVELS)).abs()
         times = distance.argmin(dim=0)
         noise = torch_stream(self.plan.seed, "unet check")
-        pairs = bank.pairs[bank.pairs_to_learn :].float().transpose(0, 1)
-        singles = bank.singles[bank.singles_to_learn :].float()
+        pairs = bank.pairs[bank.pairs_to_learn :].float().transpose(0, 1).to(self.device)
+        singles = bank.singles[bank.singles_to_learn :].float().to(self.device)
         self.average.store(self.model.parameters())
         self.average.copy_to(self.model.parameters())
         errors: list[Tensor] = []
@@ -278,16 +280,16 @@ class Training:
             text = texts.unflatten(0, (-1, 2)).transpose(0, 1)
             alone = self.model.embed(bank.single_captions[bank.singles_to_learn :])
             for time_ in times:
-                steps = time_.expand(pairs.shape[1])
-                noisy = schedule.add_noise(pairs, torch.randn(pairs.shape, generator=noise), steps)
+                steps = time_.expand(pairs.shape[1]).to(self.device)
+                noisy = schedule.add_noise(pairs, torch.randn(pairs.shape, generator=noise).to(self.device), steps)
                 sigma = schedule.levels(steps, noisy)[1]
-                with torch.autocast("cpu", torch.bfloat16):
+                with self._precision():
                     found = self.model.dual(noisy, steps, text).float()
                 error = (schedule.clean_from(noisy, found, steps) - pairs) / sigma
-                steps = time_.expand(len(singles))
-                noisy = schedule.add_noise(singles, torch.randn(singles.shape, generator=noise), steps)
+                steps = time_.expand(len(singles)).to(self.device)
+                noisy = schedule.add_noise(singles, torch.randn(singles.shape, generator=noise).to(self.device), steps)
                 sigma = schedule.levels(steps, noisy)[1]
-                with torch.autocast("cpu", torch.bfloat16):
+                with self._precision():
                     found = self.model.unet(noisy, steps, alone).sample.float()
                 single = ((schedule.clean_from(noisy, found, steps) - singles) / sigma).square().mean()
                 errors.append(torch.stack([*error.square().mean(dim=(1, 2, 3, 4)), single]))
@@ -295,6 +297,9 @@ class Training:
             self.average.restore(self.model.parameters())
         means = torch.stack(errors).mean(dim=0)
         return {name: round(value.item(), 5) for name, value in zip(("image", "part", "single"), means, strict=True)}
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def save(self) -> None:
         """Write the resumable state."""
@@ -309,7 +314,9 @@ class Training:
     def _resume(self) -> None:
         groups, meta = load_checkpoint(self.state)
         self.model.load_state_dict(groups["model"], strict=False)
-        self.average.shadow_params = [groups["average"][name] for name, _ in self.model.named_parameters()]
+        self.average.shadow_params = [
+            groups["average"][name].to(self.device) for name, _ in self.model.named_parameters()
+        ]
         self.average.optimization_step = meta["step"]
         restore_optimizer(self.optimizer, self.model.named_parameters(), groups.get("optimizer", {}))
         self.step, self.seconds = meta["step"], meta["seconds"]

@@ -1,0 +1,186 @@
+"""Teach a finished base a pair: branch adapters and interaction, learned once on procedural (picture, part, mask) triples.
+
+The base stays as it is, UNet and text encoder; the result is a copy of it with `pair/` beside, where fits begin
+(`model.start`). `pretrain unet` learns a pair together with its base; this is for a base that exists already, such as
+Stable Diffusion 1.5.
+"""
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import Tensor, nn
+
+from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.diffusion.objective import branch_losses
+from dualanodiff.loop import Loop
+from dualanodiff.memory import best_device
+from dualanodiff.model.adapters import save_adapters
+from dualanodiff.model.base import Base, copy_base
+from dualanodiff.pair_model import build_pair_model, wants_bf16
+from dualanodiff.preparing import base_files, make_optimizer
+from dualanodiff.pretrain.bank import Bank, build_bank, choose_prompts, load_bank
+from dualanodiff.pretrain.folder import PAIR, begin_base
+from dualanodiff.runs import file_record
+from dualanodiff.sampler import schedule_of
+from dualanodiff.seeds import numpy_stream, torch_stream
+from dualanodiff.settings import Settings
+from dualanodiff.stopping import one_clear_line
+from dualanodiff.storage import read_jsonl, write_json, write_text
+
+WARMUP_STEPS = 50
+
+
+@dataclass(frozen=True)
+class PairPlan:
+    """What is trained, and for how long."""
+
+    steps: int = 3000
+    """Optimiser steps; the rate falls to zero over all of them."""
+    batch: int = 4
+    """Procedural pairs a step, two UNet rows each."""
+    rate: float = 2e-4
+    """Peak AdamW rate."""
+    drawn: int = 4000
+    """Procedural pairs to draw from."""
+    rare_prompts: float = 0.5
+    """Share of pairs under the prompts of the fits to come, the others under their captions."""
+    prompt_dropout: float = 0.1
+    """Share of pairs under the empty prompt, which guidance pulls away from."""
+    seed: int = 0
+    """Every random draw comes from it."""
+    save_every: int = 100
+    """Steps between resumable states."""
+
+
+def pretrain_pair(
+    base: Base, out: Path, plan: PairPlan, settings: Settings, *, seconds: float = float("inf")
+) -> dict[str, Any]:
+    """Write the base folder `out`: `base` with a pair. Goes on where an earlier call stopped, for so many seconds at most.
+
+    Of the settings, data.resolution, the prompts and those of the adapters and of memory matter. Returns base, steps, done
+    (false where time ran out), loss and seconds. RunError where `out` holds something else or was begun otherwise.
+    """
+    model = replace(settings.model, start="fresh", background="none", text_rank=0)
+    settings = replace(settings, model=model, seed=plan.seed)
+    facts = {
+        "data.resolution": settings.data.resolution,
+        **{f"model.{name}": getattr(model, name) for name in ("rank", "interaction", "interaction_rank")},
+        **{f"model.{name}": getattr(model, name) for name in ("prompt_image", "prompt_part")},
+        **{f"plan {key}": value for key, value in asdict(plan).items()},
+        "base files": [file_record(path, "base")["sha256"] for path in base_files(base)],
+    }
+    begin_base(out, "pair.json", facts)
+    if not (out / "base.toml").exists():
+        with one_clear_line(out):
+            write_json(out / "pair.json", facts)
+            PairTraining(base, settings, plan, out).run(seconds)
+    rows = list(read_jsonl(out / "pair.jsonl"))
+    done = (out / "base.toml").exists()
+    last = rows[-1] if rows else {"step": 0, "loss": float("nan"), "seconds": 0.0}
+    return {"base": str(out), "done": done, **{name: last[name] for name in ("step", "loss", "seconds")}}
+
+
+class PairTraining:
+    """One training in progress; its latents and state lie in `out`/work."""
+
+    def __init__(self, base: Base, settings: Settings, plan: PairPlan, out: Path) -> None:
+        self.base, self.settings, self.plan, self.out = base, settings, plan, out
+        self.device = best_device()
+        for part in (base.vae, base.unet, base.text_encoder):
+            nn.Module.to(part, self.device)
+        if wants_bf16(settings, self.device):
+            nn.Module.to(base.unet, torch.bfloat16)  # past diffusers, whose own warns of nothing
+        if settings.train.gradient_checkpointing:
+            base.unet.enable_gradient_checkpointing()
+        self.schedule = schedule_of(base)
+        model, _ = build_pair_model(base, self.schedule, settings)
+        self.model = model.to(self.device)
+        self.parameters = [(name, value) for name, value in self.model.dual.named_parameters() if value.numel()]
+        self.optimizer = make_optimizer(settings.train, [value for _, value in self.parameters])
+        self.state = out / "work" / "state.safetensors"
+
+    @cached_property
+    def bank(self) -> Bank:
+        """Procedural pairs as latents, drawn and encoded once."""
+        folder = self.out / "work" / "bank"
+        size = self.settings.data.resolution
+        build_bank(self.base, None, folder, pairs=self.plan.drawn, singles=0, size=size, seed=self.plan.seed)
+        return load_bank(folder)
+
+    def run(self, seconds: float) -> None:
+        """Train from the newest state on; at the end write the base."""
+        loop = Loop(
+            "pair",
+            self.plan.steps,
+            self.out / "pair.jsonl",
+            ("image", "part"),
+            self.plan.save_every,
+            f"begin a new folder with a lower --learning-rate (now {self.plan.rate:g})",
+        )
+        if loop.run(self.step, self._save, start=self._resume(), seconds=seconds) == self.plan.steps:
+            self._write()
+
+    def step(self, step: int) -> Tensor:
+        """One optimiser step; the losses (2,) of both branches, left on the device."""
+        plan, bank = self.plan, self.bank
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.rate * min((step + 1) / WARMUP_STEPS, 1 - step / plan.steps)
+        choice, random = numpy_stream(plan.seed, "pair", step), torch_stream(plan.seed, "pair", step)
+        rows = choice.integers(bank.pairs_to_learn, size=plan.batch)
+        rare = (self.settings.model.prompt_image, self.settings.model.prompt_part)
+        shares = {"dropout": plan.prompt_dropout, "share": plan.rare_prompts}
+        prompts = [choose_prompts(bank.pair_captions[row], rare, choice.random(), **shares) for row in rows]
+        clean = bank.pairs[rows].float().transpose(0, 1)
+        noise = torch.randn(clean.shape, generator=random).to(self.device)
+        times = torch.randint(len(self.schedule.alphas_cumprod), (plan.batch,), generator=random).to(self.device)
+        clean = clean.to(self.device)
+        with torch.no_grad():
+            embedded = self.model.text.embed([prompt for branch in zip(*prompts, strict=True) for prompt in branch])
+        text = embedded.unflatten(0, (2, plan.batch))
+        noisy = self.schedule.add_noise(clean, noise, times)
+        with self._precision():
+            found = self.model.dual(noisy, times, text)
+        losses = branch_losses(found, self.schedule.target(clean, noise, times))
+        losses.sum().backward()
+        nn.utils.clip_grad_norm_([value for _, value in self.parameters], self.settings.train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return losses.detach()
+
+    def _precision(self) -> Any:
+        mixed = wants_bf16(self.settings, self.device) and self.base.unet.dtype == torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
+
+    def _save(self, step: int) -> None:
+        groups = {"model": dict(self.parameters), "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
+        save_checkpoint(self.state, groups, {"step": step})
+
+    @torch.no_grad()
+    def _resume(self) -> int:
+        if not self.state.exists():
+            return 0
+        groups, meta = load_checkpoint(self.state)
+        for name, weight in self.parameters:
+            weight.copy_(groups["model"][name])
+        restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
+        return int(meta["step"])
+
+    def _write(self) -> None:
+        """The base's own files, the pair, and last of all the card: a folder with it is finished."""
+        folder, model = self.base.folder, self.settings.model
+        assert folder is not None
+        copy_base(folder, self.out)
+        save_adapters(self.model.dual, self.model.text, self.out / PAIR, dtype=torch.float16)
+        card, recommends = dict(self.base.card.get("card", {})), dict(self.base.card.get("settings", {}))
+        card["pair"] = (
+            f"{self.plan.steps} steps of {self.plan.batch} on {self.plan.drawn} procedural pairs at "
+            f"{self.settings.data.resolution} px, over the frozen base {self.base.name}"
+        )
+        own = {"rank": model.rank, "interaction": model.interaction, "interaction_rank": model.interaction_rank}
+        recommends["model"] = {**recommends.get("model", {}), **own}
+        write_text(self.out / "base.toml", tomli_w.dumps({**self.base.card, "card": card, "settings": recommends}))
