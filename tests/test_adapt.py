@@ -195,7 +195,7 @@ def test_all_defect_types_of_a_product_share_one_adapted_base(paired: Path, nuts
         adapted_base(
             nuts,
             category=None,
-            base=str(paired),
+            base=load_base(paired),
             folder=tmp_path / "adapted",
             settings=settings.updated({"train.adapt_steps": steps}, "test"),
         )

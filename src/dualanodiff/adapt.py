@@ -74,7 +74,7 @@ def adapted_base(
     data: Path,
     *,
     category: str | None,
-    base: str,
+    base: Base,
     folder: Path,
     settings: Settings,
 ) -> str:
@@ -83,14 +83,14 @@ def adapted_base(
     It is adapted for train.adapt_steps. Its folder is named after a hash of base, good pictures, plan and settings, so that
     another of these makes another.
     """
-    plan, loaded, product = AdaptPlan(steps=settings.train.adapt_steps), load_base(base), find_product(data, category)
+    plan, product = AdaptPlan(steps=settings.train.adapt_steps), find_product(data, category)
     files = [file_record(path, "normal") for path in choose_normals(product, plan.most_normals)]
-    files += [file_record(path, "base") for path in base_files(loaded)]
+    files += [file_record(path, "base") for path in base_files(base)]
     digest = hashlib.sha256(json.dumps(_facts(settings, plan, files), sort_keys=True).encode()).hexdigest()
     out = folder / f"{product.name}-{digest[:12]}"
     if (out / "base.toml").exists():
         return str(out)
-    return adapt(data, category=product.name, base=base, out=out, plan=plan, settings=settings)["base"]
+    return adapt(data, category=product.name, base=base.name, out=out, plan=plan, settings=settings)["base"]
 
 
 def find_product(data: Path, category: str | None) -> Category:

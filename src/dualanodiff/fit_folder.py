@@ -54,7 +54,7 @@ def fit_folder(
         RunFolder(out).check_free(resume=resume)
         check_resolution(loaded, found)
         beside = adapted or out.parent / ADAPTED
-        base = adapted_base(data, category=product.name, base=base, folder=beside, settings=settings)
+        base = adapted_base(data, category=product.name, base=loaded, folder=beside, settings=settings)
         loaded = base_and_settings(base, config, assignments)[0]
     folder = fit(found, loaded, out, settings, normals=product.good, category=product.name, defect=name, resume=resume)
     return summarise(folder)
