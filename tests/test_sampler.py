@@ -41,29 +41,31 @@ class Codec:
         self.decoded = 0
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        self.decoded += 1
+        self.decoded += len(latents)
         return latents
 
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
         return rgb
 
 
-def law(codec: Codec, **settings: Any) -> Any:
+def show(codec: Codec, latents: torch.Tensor, **settings: Any) -> Any:
     sampler = PairSampler(codec, None, torch.zeros(3, 2, 4), torch.zeros(2, 3, 16, 16), key=(255, 255, 255))  # type: ignore[arg-type]
-    return sampler.inclusion(SampleSettings(inclusion=1.0, **settings))
+    return sampler.show_part(latents, SampleSettings(**{"inclusion": 1.0, **settings}))
 
 
-@pytest.mark.parametrize("steps", [2, 4, 10, 50])
-def test_the_law_is_applied_at_the_last_step_alone(steps: int) -> None:
-    codec, clean = Codec(), torch.stack([torch.zeros(1, 3, 16, 16), part()])
-    adjust = law(codec, num_inference_steps=steps)
-    found = [adjust(clean, i / (steps - 1)) for i in range(steps)]
-    assert codec.decoded == 1
-    assert all(torch.equal(kept, clean) for kept in found[:-1])
-    share = defect_share(part(), WHITE)
-    torch.testing.assert_close(found[-1][0], share * part())
-    assert torch.equal(found[-1][1], clean[1])
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_the_image_shows_what_the_part_draws_and_the_part_stays(strength: float) -> None:
+    latents = torch.stack([torch.zeros(1, 3, 16, 16), part()])
+    found, parts = show(Codec(), latents, inclusion=strength)
+    torch.testing.assert_close(found[0], strength * defect_share(part(), WHITE) * part())
+    assert torch.equal(found[1], latents[1])
+    assert torch.equal(parts, part())
 
 
-def test_a_distilled_run_has_learned_the_law() -> None:
-    assert law(Codec(), scheduler="distilled") is None
+@pytest.mark.parametrize("settings", [{"inclusion": 0.0}, {"scheduler": "distilled"}])
+def test_what_is_not_asked_for_or_has_been_learned_is_not_done(settings: dict[str, Any]) -> None:
+    codec, latents = Codec(), torch.stack([torch.zeros(1, 3, 16, 16), part()])
+    found, parts = show(codec, latents, **settings)
+    assert found is latents
+    assert parts is None
+    assert codec.decoded == 0

@@ -242,8 +242,8 @@ def _lesson(sampler: PairSampler, indices: list[int], settings: Settings, times:
         sampler.mean if sample.start == "mean" else None,
         sample,
         background=sampler.background(indices, settings.seed),
-        adjust_clean=sampler.inclusion(sample),
     )
+    ends, _ = sampler.show_part(ends, sample)
     states = torch.stack(watched.seen[::each])  # (k, 2, B, ...)
     return {
         "states": states.permute(2, 0, 1, 3, 4, 5).contiguous(),

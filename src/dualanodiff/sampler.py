@@ -78,12 +78,13 @@ class PairSampler:
             self.mean if settings.start == "mean" else None,
             settings,
             background=self.background(indices, seed),
-            adjust_clean=self.inclusion(settings),
             record_attention=record_attention,
         )
-        image, part = (images.to_rgb(self.base.decode(rows)) for rows in latents)
+        latents, part = self.show_part(latents, settings)
+        image = self.base.decode(latents[0])
+        part = self.base.decode(latents[1]) if part is None else part
         seeds = tuple(stream_seed(seed, "pair", index) for index in indices)
-        return Drawn(tuple(indices), seeds, image, part, maps)
+        return Drawn(tuple(indices), seeds, images.to_rgb(image), images.to_rgb(part), maps)
 
     def noise(self, seed: int, names: Sequence[tuple[str | int, ...]]) -> Tensor:
         """Noise (2, B, c, h, w) of the streams of these names, one a pair."""
@@ -148,26 +149,22 @@ class PairSampler:
         device = self.text.device
         return Background(self.backgrounds[choice].to(device).float(), torch.stack(noise).to(device))
 
-    def inclusion(self, settings: SampleSettings) -> Callable[[Tensor, float], Tensor] | None:
-        """Show in the image what the part draws (I_a = I x M), in pixels, at the last step.
+    @torch.no_grad()
+    def show_part(self, latents: Tensor, settings: SampleSettings) -> tuple[Tensor, Tensor | None]:
+        """Clean latents (2, B, c, h, w) whose image shows what the part draws (I_a = I x M), and the parts (B, 3, h, w).
 
-        In pixels, because a latent cell on the defect's edge holds key colour as well, which must not come along. Once,
-        because applying it at earlier steps too made no difference that could be seen or measured, and costs two steps each.
+        The latents as they are, and None, where the settings do not ask for it. In pixels, because a latent cell on the
+        defect's edge holds key colour as well, which must not come along. At the end, because doing it in earlier steps
+        too made no difference that could be seen or measured, and costs two steps each.
         """
         if settings.inclusion == 0 or self.key is None or settings.scheduler == "distilled":  # which has learned it
-            return None
-        key = torch.tensor(self.key, device=self.text.device).view(1, 3, 1, 1) / 127.5 - 1
-
-        def adjust(clean: Tensor, progress: float) -> Tensor:
-            if progress < 1:
-                return clean
-            image, part = self.base.decode(clean.flatten(0, 1)).unflatten(0, (2, -1))
-            shown = image + settings.inclusion * defect_share(part, key) * (part - image)
-            # As a difference, so that what the autoencoder loses of the rest of the picture is not lost here.
-            change = self.base.encode(shown) - self.base.encode(image)
-            return torch.stack([clean[0] + change, clean[1]])
-
-        return adjust
+            return latents, None
+        key = torch.tensor(self.key, device=latents.device).view(1, 3, 1, 1) / 127.5 - 1
+        image, part = self.base.decode(latents.flatten(0, 1)).unflatten(0, (2, -1))
+        shown = image + settings.inclusion * defect_share(part, key) * (part - image)
+        # As a difference, so that what the autoencoder loses of the rest of the picture is not lost here.
+        change = self.base.encode(shown) - self.base.encode(image)
+        return torch.stack([latents[0] + change, latents[1]]), part
 
 
 def draw_in_parts(

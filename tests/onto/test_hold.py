@@ -22,7 +22,7 @@ def held(allowed=None):
     return Held(stream(*SHAPE[1:]), torch.full((1, *SHAPE[2:]), 0.7), whole if allowed is None else allowed)
 
 
-def sample(kind, hold, freedom, *, first=0, inclusion=None, prediction="epsilon"):
+def sample(kind, hold, freedom, *, first=0, prediction="epsilon"):
     """Clean latents, and what the model was shown at each step, with a model that knows nothing."""
     base = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, prediction_type=prediction
@@ -42,7 +42,7 @@ def sample(kind, hold, freedom, *, first=0, inclusion=None, prediction="epsilon"
     start = start_latents(noise, torch.stack([hold.good, hold.ground.expand_as(hold.good)]), share)
     guidance = Guidance(torch.zeros(2, 1, 4), torch.zeros(1, 4), 1)
     clean = denoise_pairs(
-        model, scheduler, schedule, start, guidance, adjust_clean=hold.adjust_clean(freedom, inclusion), first=first
+        model, scheduler, schedule, start, guidance, adjust_clean=hold.adjust_clean(freedom), first=first
     )
     return clean, seen, noise, schedule
 
@@ -90,13 +90,12 @@ def test_away_from_the_place_the_image_stays_good_and_the_part_bare():
     assert not torch.allclose(clean[1][..., 2:4, 2:4], hold.ground[..., 2:4, 2:4], atol=0.1)
 
 
-def test_the_inclusion_law_is_asked_only_while_the_image_is_free():
-    asked = []
-
-    def inclusion(clean, progress):
-        asked.append(progress)
-        return clean
-
-    sample("ddim", held(), 0.4, inclusion=inclusion)
-    assert len(asked) == 5
-    assert min(asked) >= 0.6
+def test_what_comes_after_the_last_step_is_kept_near_the_place_as_well():
+    allowed = torch.zeros(SHAPE[1], 1, 8, 8)
+    allowed[:, :, 2:4, 2:4] = 1
+    hold = held(allowed)
+    image = hold.good + 1
+    kept = hold.near(image)
+    assert torch.equal(kept[..., 1:5, 1:5], image[..., 1:5, 1:5])
+    assert torch.equal(kept[..., 5:, :], hold.good[..., 5:, :])
+    assert torch.equal(kept[..., :1, :], hold.good[..., :1, :])

@@ -19,24 +19,21 @@ class Held:
     allowed: Tensor
     """(B, 1, h, w) in 0..1: where the part may be drawn."""
 
-    def adjust_clean(
-        self, freedom: float, inclusion: Callable[[Tensor, float], Tensor] | None = None
-    ) -> Callable[[Tensor, float], Tensor]:
+    def adjust_clean(self, freedom: float) -> Callable[[Tensor, float], Tensor]:
         """What to make of the predicted clean latents (2, B, c, h, w) of a step, for `denoise_pairs`.
 
         The image branch's prediction is replaced by the good picture, which keeps its latents exactly the good
         picture's under its own noise; for the last `freedom` of the steps only away from the part. The part
         branch's is the key colour wherever it may not draw.
         """
-        near = max_pool2d(self.allowed, 3, stride=1, padding=1)
 
         def adjust(clean: Tensor, progress: float) -> Tensor:
             part = self.ground + self.allowed * (clean[1] - self.ground)
-            if progress < 1 - freedom:
-                return torch.stack([self.good, part])
-            clean = torch.stack([clean[0], part])
-            if inclusion is not None:
-                clean = inclusion(clean, progress)
-            return torch.stack([self.good + near * (clean[0] - self.good), clean[1]])
+            image = self.good if progress < 1 - freedom else self.near(clean[0])
+            return torch.stack([image, part])
 
         return adjust
+
+    def near(self, image: Tensor) -> Tensor:
+        """Clean latents (B, c, h, w) of images where the part may be drawn and one cell around, elsewhere the good pictures'."""
+        return self.good + max_pool2d(self.allowed, 3, stride=1, padding=1) * (image - self.good)

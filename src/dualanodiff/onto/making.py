@@ -252,11 +252,12 @@ def _denoise(
         torch.stack([plain, hint]),
         sample,
         background=background,
-        adjust_clean=held.adjust_clean(onto.freedom, sampler.inclusion(sample)),
+        adjust_clean=held.adjust_clean(onto.freedom),
         begin=min(_FIRMEST, onto.begin + _FIRMER * attempt),
         record_attention=kind.settings.mask.method == "attention",
     )
-    return latents, plain, attention
+    latents, _ = sampler.show_part(latents, sample)
+    return torch.stack([held.near(latents[0]), latents[1]]), plain, attention
 
 
 def _try(
