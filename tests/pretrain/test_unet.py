@@ -33,13 +33,14 @@ def bank() -> Bank:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("scale_shift", [False, True])
 def test_a_grown_unet_answers_flat_pictures_as_the_small_one_did(
-    words: CLIPTokenizer, bank: Bank, tmp_path: Path
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path, scale_shift: bool
 ) -> None:
-    begun = Training(unet_plan(), words, bank, tmp_path / "small")
+    begun = Training(unet_plan(scale_shift=scale_shift), words, bank, tmp_path / "small")
     begun.save()
     small = begun.model
-    plan = unet_plan(channels=(32, 32, 64), plain_levels=1)
+    plan = unet_plan(channels=(32, 32, 64), plain_levels=1, scale_shift=scale_shift)
     large = Training(plan, words, bank, tmp_path / "large", begin=tmp_path / "small").model
     flat = torch.randn(2, 3, 4, 1, 1, generator=torch.Generator().manual_seed(0))
     times, text = torch.tensor([3, 300, 900]), small.embed(["a disc", "a hole"])[:, None]

@@ -88,6 +88,9 @@ def unet(
         Prediction, typer.Option("--prediction", help="What the UNet learns to predict.")
     ] = Prediction.v,
     zero_snr: Annotated[bool, typer.Option("--zero-snr", help="The last timestep is pure noise.")] = False,
+    scale_shift: Annotated[
+        bool, typer.Option("--scale-shift", help="The noise level also scales features, not only shifts them.")
+    ] = False,
     inclusion: Annotated[float, typer.Option("--inclusion", min=0, help="Weight of the inclusion law.")] = 0.0,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Procedural pairs to draw from.")] = 12000,
     singles: Annotated[int, typer.Option("--singles", min=1, help="Single pictures to draw from.")] = 6000,
@@ -112,7 +115,7 @@ def unet(
         msg = "--zero-snr needs --prediction v_prediction: from pure noise, the noise says nothing about the picture"
         raise SettingsError(msg)
     plan = replace(plan, pairs=batch_pairs, singles=batch_singles, inclusion=inclusion)
-    plan = replace(plan, prediction=prediction.value, zero_snr=zero_snr)
+    plan = replace(plan, prediction=prediction.value, zero_snr=zero_snr, scale_shift=scale_shift)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")

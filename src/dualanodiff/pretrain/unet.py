@@ -66,6 +66,8 @@ class UNetPlan:
     """v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end."""
     zero_snr: bool = False
     """Whether the last timestep is pure noise, so that the mean colour must be chosen, not read from the noise."""
+    scale_shift: bool = False
+    """Whether the noise level also scales features, not only shifts them: a v's share of the input depends on it."""
     inclusion: float = 0.0
     """Weight of the inclusion law: both branches' clean estimates agree inside the mask."""
     rank: int = 32
@@ -102,6 +104,7 @@ def build_unet(plan: UNetPlan, *, latent_channels: int, cells: int, text_width: 
         cross_attention_dim=text_width,
         attention_head_dim=heads,  # which diffusers reads as the number of heads
         norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift" if plan.scale_shift else "default",
     )
 
 
