@@ -52,7 +52,9 @@ def adapt(
     facts = _facts(settings, plan, files)
     begin_base(out, "adapt.json", facts)
     if not (out / "base.toml").exists():
-        with one_clear_line(out):
+        with one_clear_line(
+            out, go_on="give the same command again", smaller="Adapt into a new folder with a lower data.resolution"
+        ):
             write_json(out / "adapt.json", facts)
             Adaptation(loaded, settings, plan, normals, out).run()
             write_json(out / "lineage.json", {**lineage, "plan": asdict(plan)})

@@ -108,6 +108,12 @@ def check_resolution(base: Base, shots: Sequence[Shot]) -> int:
     if sizes != {(side, side)}:
         msg = f"shots have sizes {sorted(sizes)}; read them with find_shots at one square resolution"
         raise DataError(msg)
+    check_side(base, side)
+    return side
+
+
+def check_side(base: Base, side: int) -> None:
+    """DataError where the base's levels do not divide a picture's side in pixels."""
     step = base.latent_factor * 2 ** (len(base.unet.config["block_out_channels"]) - 1)
     if side % step:
         near = max(step, round(side / step) * step)
@@ -115,7 +121,6 @@ def check_resolution(base: Base, shots: Sequence[Shot]) -> int:
             f"data.resolution is {side}, which this base cannot halve evenly; use a multiple of {step}, such as {near}"
         )
         raise DataError(msg)
-    return side
 
 
 def _fingerprint(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualanodiff.errors import TrainingStopped
-from dualanodiff.progress import progress
+from dualanodiff.progress import Bar, progress
 from dualanodiff.stopping import held_interrupt
 from dualanodiff.storage import append_jsonl, trim_jsonl
 
@@ -52,15 +52,18 @@ class Loop:
         spent = float(rows[-1]["seconds"]) if rows else 0.0
         began = time.monotonic()
         recent: list[Tensor] = []
-        made = start
+        made, over = start, start >= self.steps or seconds <= 0
         with progress(self.name, self.steps, start=start) as bar, held_interrupt() as interrupted:
-            while made < self.steps and time.monotonic() - began < seconds:
+            while not over:
                 recent.append(step(made))
                 made += 1
-                over = made == self.steps or time.monotonic() - began >= seconds
+                over = made == self.steps
                 if made % LOG_STEPS == 0 or over:
-                    bar.step(len(recent), loss=self._note(made, recent, spent + time.monotonic() - began))
-                    recent = []
+                    self._note(bar, made, recent, spent + time.monotonic() - began)
+                # After the losses were read, which waits for a GPU to have made the steps.
+                over = over or time.monotonic() - began >= seconds
+                if over and recent:
+                    self._note(bar, made, recent, spent + time.monotonic() - began)
                 stop = interrupted()
                 if made % self.save_every == 0 or over or stop:
                     save(made)
@@ -68,7 +71,8 @@ class Loop:
                     raise KeyboardInterrupt
         return made
 
-    def _note(self, step: int, recent: list[Tensor], seconds: float) -> float:
+    def _note(self, bar: Bar, step: int, recent: list[Tensor], seconds: float) -> None:
+        """Log the mean of the recent losses, and forget them."""
         parts = torch.stack(recent).float().mean(dim=0).tolist()
         total = sum(parts)
         if not math.isfinite(total):
@@ -77,4 +81,5 @@ class Loop:
         row = {"step": step, "loss": total, **(dict(zip(self.losses, parts, strict=True)) if len(parts) > 1 else {})}
         rounded = {name: round(value, 6) for name, value in row.items()}
         append_jsonl(self.log, {**rounded, "step": step, "seconds": round(seconds, 1)})
-        return total
+        bar.step(len(recent), loss=total)
+        recent.clear()

@@ -14,7 +14,7 @@ from dualanodiff.errors import SettingsError
 from dualanodiff.images import read_rgb
 from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.saliency import U2Net, object_mask
-from dualanodiff.model.base import Base
+from dualanodiff.model.base import WEIGHTS, Base
 from dualanodiff.runs import RunFolder, file_record, seen_by_base
 from dualanodiff.settings import Settings, TrainSettings
 
@@ -60,7 +60,8 @@ def needs(model: nn.Module, memory: int | None) -> str:
 
 def base_files(base: Base) -> list[Path]:
     """The weight files of a base that lies in a folder, for the lineage."""
-    return [] if base.folder is None else sorted(base.folder.glob("*/*.safetensors"))
+    folders = [] if base.folder is None else [base.folder / part for part in (*WEIGHTS, "pair")]
+    return sorted(path for folder in folders for path in folder.glob("*.safetensors"))
 
 
 def recommended(base: Base) -> Settings:

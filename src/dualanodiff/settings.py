@@ -131,7 +131,7 @@ class SampleSettings:
     start: Literal["mean", "noise"] = "mean"
     """Begin from the shots' mean latent under the noise (the colours are then the shots'), or from pure noise as the paper does."""
     inclusion: float = 0.0
-    """Strength in 0..1 with which the image is made to show what the part draws, at a few late steps; 0 is the paper."""
+    """Strength in 0..1 with which the image is made to show what the part draws, after the last step; 0 is the paper."""
 
 
 @dataclass(frozen=True)

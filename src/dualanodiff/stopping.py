@@ -39,21 +39,27 @@ def held_interrupt(*, hold: bool = True) -> Iterator[Callable[[], bool]]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SMALLER_FIT = (
+    "Fit into a new folder with a lower train.train_batch_size or data.resolution, or add --resume --set "
+    "train.gradient_checkpointing=true"
+)
+
+
 @contextmanager
-def one_clear_line(run: Path) -> Iterator[None]:
-    """Turn a full disk and missing memory into a TrainingStopped that says what is kept in `run`."""
+def one_clear_line(run: Path, *, go_on: str = "add --resume", smaller: str = SMALLER_FIT) -> Iterator[None]:
+    """Turn a full disk and missing memory into a TrainingStopped that says what is kept in `run`, and the way out.
+
+    `go_on` is what to do when there is room again, `smaller` what takes less memory.
+    """
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        msg = f"{run}: the disk is full; make room and add --resume, every state written before is whole"
+        msg = f"{run}: the disk is full; make room and {go_on}, every state written before is whole"
         raise TrainingStopped(msg) from None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        msg = (
-            f"{run}: not enough memory; the states written before are whole. Fit into a new folder with a lower "
-            "train.train_batch_size or data.resolution, or add --resume --set train.gradient_checkpointing=true"
-        )
+        msg = f"{run}: not enough memory; the states written before are whole. {smaller}"
         raise TrainingStopped(msg) from None

@@ -13,6 +13,7 @@ from dualanodiff.errors import RunError
 from dualanodiff.pretrain.autoencoder import (
     AutoencoderPlan,
     build_autoencoder,
+    draw_levels,
     draw_pictures,
     level_output,
     rate_at,
@@ -91,13 +92,13 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, monkeypatch
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train_autoencoder(small_pack(), whole, autoencoder_plan())["steps"] == 4
 
-    def killed(pack: Pack, plan: AutoencoderPlan, step: int) -> torch.Tensor:
+    def killed(pack: Pack, plan: AutoencoderPlan, step: int) -> np.ndarray:
         if step == 3:
             raise KeyboardInterrupt
-        return draw_pictures(pack, plan, step)
+        return draw_levels(pack, plan, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr("dualanodiff.pretrain.autoencoder.draw_pictures", killed)
+        patch.setattr("dualanodiff.pretrain.autoencoder.draw_levels", killed)
         with pytest.raises(KeyboardInterrupt):
             train_autoencoder(small_pack(), cut, autoencoder_plan())
     assert train_autoencoder(small_pack(), cut, autoencoder_plan(), seconds=0)["steps"] == 2  # the state that was kept

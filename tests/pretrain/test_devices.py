@@ -53,13 +53,14 @@ def test_the_pair_learns_where_the_base_is(tiny_base_folder: Path, tmp_path: Pat
     plain = {"train.mixed_precision": "no", "model.rank": "4", "model.background": "none", "model.text_rank": "0"}
     settings = recommended(base).updated({**plain, "model.start": "fresh"}, "test")
     training = pair.PairTraining(base, settings, pair.PairPlan(batch=2), tmp_path)
-    training.__dict__["bank"] = bank(base.latent_channels)
-    losses = training.step(0)
+    losses = training.step(bank(base.latent_channels), 0)
     assert losses.device == META
     assert losses.shape == (2,)
 
 
 def test_the_autoencoder_learns_where_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autoencoder, "drawn_ahead", lambda draw, indices, _: map(draw, indices))
-    with pytest.raises(RuntimeError, match=UNREADABLE):  # the bar's figure, after the first whole step
+    with pytest.raises(
+        NotImplementedError, match="Cannot copy out of meta tensor"
+    ):  # to keep the state, after all steps
         autoencoder.train_autoencoder(small_pack(), tmp_path, autoencoder_plan())

@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from dualanodiff.cli import app
-from dualanodiff.errors import RunError
+from dualanodiff.errors import DataError, RunError
 from dualanodiff.model.base import load_base
 from dualanodiff.preparing import recommended
-from dualanodiff.pretrain.bank import choose_prompts
+from dualanodiff.pretrain.bank import Bank, build_bank, choose_prompts
 from dualanodiff.pretrain.pair import PairPlan, PairTraining, pretrain_pair
 from dualanodiff.settings import Settings
 from dualanodiff.storage import read_jsonl, sha256
@@ -49,6 +49,8 @@ def test_the_base_stays_as_it_was_and_the_pair_is_where_fits_begin(
             assert sha256(path) == sha256(made / part / path.name)
     base = load_base(made)
     assert recommended(base).model.interaction == "lowrank"
+    assert recommended(base).data.resolution == 64
+    assert not (made / "work").exists()
     assert "4 steps of 2 on 8 procedural pairs at 64 px" in base.card["card"]["pair"]
     run = fit_small(made, tmp_path / "run", model__start="pretrained", train__max_train_steps=1)
     assert run.load_start()[1]["start"] == "pretrained"
@@ -67,10 +69,10 @@ def test_a_stopped_training_goes_on_to_the_same_pair(
 ) -> None:
     original = PairTraining.step
 
-    def dying(self: PairTraining, step: int) -> torch.Tensor:
+    def dying(self: PairTraining, bank: Bank, step: int) -> torch.Tensor:
         if step == 3:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self, bank, step)
 
     out = tmp_path / "base"
     with monkeypatch.context() as patched:
@@ -88,16 +90,34 @@ def test_a_stopped_training_goes_on_to_the_same_pair(
 def test_time_that_runs_out_leaves_a_state_and_no_base(tiny_base_folder: Path, tmp_path: Path) -> None:
     result = learn(tiny_base_folder, tmp_path / "base", seconds=0)
     assert not result["done"]
-    assert result["step"] == 0
+    assert (result["step"], result["loss"]) == (0, None)
     assert not (tmp_path / "base" / "base.toml").exists()
 
 
 def test_what_was_begun_otherwise_is_refused(tiny_base_folder: Path, made: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"was begun with other plan rate 0.001, now 0.5; go on with the same"):
+    with pytest.raises(RunError, match=r"was begun with other --learning-rate 0.001, now 0.5; go on with the same"):
         learn(tiny_base_folder, made, rate=0.5)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match=r"is not empty and was not begun by this command"):
         learn(tiny_base_folder, tmp_path)
+    with pytest.raises(RunError, match=r"notes.txt: is a file; choose another --out"):
+        learn(tiny_base_folder, tmp_path / "notes.txt")
+    base = load_base(tiny_base_folder)
+    odd = settings_of(tiny_base_folder).updated({"data.resolution": "72"}, "test")
+    with pytest.raises(DataError, match=r"data.resolution is 72, which this base cannot halve evenly"):
+        pretrain_pair(base, tmp_path / "odd", PLAN, odd)
+    assert not (tmp_path / "odd").exists()
+
+
+def test_a_bank_of_another_encoder_is_refused(tiny_base_folder: Path, tmp_path: Path) -> None:
+    base = load_base(tiny_base_folder)
+    wanted = {"pairs": 2, "singles": 0, "size": 64, "seed": 0}
+    assert build_bank(base, None, tmp_path, **wanted)
+    assert build_bank(base, None, tmp_path, **wanted)
+    assert not build_bank(base, None, tmp_path, **{**wanted, "pairs": 600}, seconds=0)
+    next(base.vae.encoder.parameters()).data.add_(1)
+    with pytest.raises(DataError, match=r"was encoded by another autoencoder; delete it"):
+        build_bank(base, None, tmp_path, **wanted)
 
 
 def test_the_shares_of_prompts_are_what_the_plan_says() -> None:

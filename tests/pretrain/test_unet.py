@@ -11,7 +11,7 @@ from transformers import CLIPTokenizer
 from dualanodiff.errors import ModelError
 from dualanodiff.pretrain.bank import Bank
 from dualanodiff.pretrain.text import train_tokenizer
-from dualanodiff.pretrain.unet import CHECK_LEVELS, Training, build_unet, schedule_config
+from dualanodiff.pretrain.unet import CHECK_LEVELS, Pretrained, Training, build_unet, schedule_config
 from pretrain.plans import unet_plan
 
 
@@ -73,6 +73,16 @@ def test_the_check_is_of_v_at_the_same_noise_whatever_is_predicted(
     levels = torch.tensor(CHECK_LEVELS)
     assert found["v_prediction"]["single"] == pytest.approx(float((levels + (1 - levels) * size).mean()), rel=0.15)
     assert found["epsilon"]["single"] == pytest.approx(float((1 / levels).mean()), rel=0.15)
+
+
+def test_noise_counts_as_much_as_v_up_to_the_bound(words: CLIPTokenizer, bank: Bank) -> None:
+    times = torch.tensor([0, 300, 700, 999])
+    for bound in (1.0, 5.0):
+        model = Pretrained(unet_plan(prediction="epsilon", noise_weight=bound), words, bank)
+        share = model.schedule.alphas_cumprod[times]
+        squared = model._weight(times).flatten() ** 2
+        torch.testing.assert_close(squared, (1 / share).clamp(max=bound))
+    assert squared.tolist() == pytest.approx([1.0, 1 / share[1].item(), 5.0, 5.0], rel=2e-3)
 
 
 def test_outer_levels_have_no_attention_where_they_are_plain() -> None:

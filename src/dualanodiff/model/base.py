@@ -141,7 +141,9 @@ def _fetch(name: str) -> Path:
     # Only what is loaded: one precision, no second copy of the UNet, no safety checker.
     unwanted = ["*.fp16.*", "*non_ema*", "*.msgpack*"]
     try:
-        return Path(snapshot_download(name, allow_patterns=[*wanted, "base.toml"], ignore_patterns=unwanted))
+        return Path(
+            snapshot_download(name, allow_patterns=[*wanted, "base.toml", "model_index.json"], ignore_patterns=unwanted)
+        )
     except Exception as error:  # noqa: BLE001  the hub's library raises its network client's own errors, too
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         msg = (

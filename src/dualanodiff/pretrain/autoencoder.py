@@ -74,6 +74,11 @@ def build_autoencoder(plan: AutoencoderPlan) -> AutoencoderKL:
 
 def draw_pictures(pack: Pack, plan: AutoencoderPlan, step: int) -> Tensor:
     """The pictures of one step, float32 (batch, 3, size, size) in [-1, 1]; a function of the seed and the step."""
+    return _to_input(draw_levels(pack, plan, step))
+
+
+def draw_levels(pack: Pack, plan: AutoencoderPlan, step: int) -> np.ndarray:
+    """The same, uint8 (batch, size, size, 3)."""
     generator = numpy_stream(plan.seed, "autoencoder", step)
     rows: list[np.ndarray] = []
     for _ in range(plan.batch):
@@ -83,7 +88,11 @@ def draw_pictures(pack: Pack, plan: AutoencoderPlan, step: int) -> Tensor:
             rows.append(draw_part_on_ground(generator, plan.size)[0])
         else:
             rows.append(draw_triple(generator, plan.size).image)
-    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return np.stack(rows)
+
+
+def _to_input(levels: np.ndarray) -> Tensor:
+    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def reconstruction_loss(found: Tensor, wanted: Tensor) -> Tensor:
@@ -140,10 +149,10 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         save_checkpoint(state, groups, {"step": step, "seconds": spent_now, "plan": asdict(plan)})
 
     with progress("autoencoder", plan.steps, start=step) as bar:
-        for drawn in drawn_ahead(partial(draw_pictures, pack, plan), range(step, plan.steps), device):
+        for drawn in drawn_ahead(partial(draw_levels, pack, plan), range(step, plan.steps), device):
             if time.monotonic() - began >= seconds:
                 break
-            pictures = drawn.to(device)
+            pictures = _to_input(drawn).to(device)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * rate_at(step, plan.steps)
             with torch.autocast(device.type, torch.bfloat16):
@@ -158,8 +167,8 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
             optimizer.zero_grad()
             average.step(vae.parameters())
             step += 1
-            bar.step(loss=loss.item())
-            if step % 25 == 0:
+            if step % 25 == 0:  # reading a loss makes a GPU wait
+                bar.step(step - bar.done, loss=loss.item())
                 error = (found.detach().float().clamp(-1, 1) - pictures).square().mean().item() / 4
                 row = {"step": step, "loss": loss.item(), "kl": kl.item(), "psnr": -10 * np.log10(error)}
                 append_jsonl(out / "autoencoder.jsonl", row)

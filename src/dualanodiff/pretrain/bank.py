@@ -4,7 +4,11 @@ Pairs are procedural triples (picture, part on a flat ground, mask); singles are
 grounds. A step that had to draw and encode its own pictures would take half as long again.
 """
 
+import hashlib
 import json
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +28,12 @@ from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.pictures import Pack, draw_crop
 from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream
-from dualanodiff.storage import write_atomic
+from dualanodiff.storage import drop_unfinished, write_atomic
 from dualanodiff.synth.product import draw_part_on_ground, draw_triple
 
 BATCH, SHARD = 32, 500
+ENCODED = 8
+"""Pictures that are encoded at once: a large autoencoder takes hundreds of megabytes for each."""
 HELD_OUT = 32
 """Pairs, and singles, that a training is checked on and never learns from."""
 
@@ -87,12 +93,25 @@ def choose_prompts(
     return rare if chance < dropout + share * (1 - dropout) else captions
 
 
-def build_bank(base: Base, pack: Pack | None, out: Path, *, pairs: int, singles: int, size: int, seed: int) -> None:
-    """Draw and encode everything into shards in the folder `out`; those that are there already are kept.
+def build_bank(
+    base: Base,
+    pack: Pack | None,
+    out: Path,
+    *,
+    pairs: int,
+    singles: int,
+    size: int,
+    seed: int,
+    seconds: float = math.inf,
+) -> bool:
+    """Draw and encode everything into shards in the folder `out`, and say whether all are there; they are kept for the next call.
 
-    Without a pack there are pairs alone, which are all procedural.
+    Without a pack there are pairs alone, which are all procedural. After so many seconds no shard is begun. DataError for
+    a shard that another encoder made.
     """
     shards = -(-pairs // SHARD)
+    codec, began = _codec(base), time.monotonic()
+    drop_unfinished(out)
     with progress("bank", pairs + singles) as bar:
         for shard in range(shards):
             path = out / f"{shard:04d}.safetensors"
@@ -100,13 +119,47 @@ def build_bank(base: Base, pack: Pack | None, out: Path, *, pairs: int, singles:
             alone = range(0)
             if pack is not None:
                 alone = range(singles * shard // shards, singles * (shard + 1) // shards)
-            if not path.exists():
-                _build_shard(base, pack, path, drawn, alone, size=size, seed=seed)
-            bar.step(len(drawn) + len(alone))
+            if path.exists():
+                _check_codec(path, codec)
+                bar.step(len(drawn) + len(alone))
+            elif time.monotonic() - began >= seconds:
+                return False
+            else:
+                _build_shard(base, pack, path, drawn, alone, size=size, seed=seed, codec=codec, done=bar.step)
+    return True
+
+
+def _codec(base: Base) -> str:
+    """A fingerprint of what makes latents: the encoder's weights and their scale."""
+    digest = hashlib.sha256(str(base.vae.config["scaling_factor"]).encode())
+    for name, weight in sorted(base.vae.state_dict().items()):
+        if name.startswith(("encoder", "quant_conv")):
+            digest.update(weight.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_codec(path: Path, codec: str) -> None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata().get("codec", codec)
+    except (SafetensorError, OSError):
+        return  # whoever reads it names it
+    if found != codec:
+        msg = f"{path.parent}: was encoded by another autoencoder; delete it, and the same command makes it again"
+        raise DataError(msg)
 
 
 def _build_shard(
-    base: Base, pack: Pack | None, out: Path, pairs: range, singles: range, *, size: int, seed: int
+    base: Base,
+    pack: Pack | None,
+    out: Path,
+    pairs: range,
+    singles: range,
+    *,
+    size: int,
+    seed: int,
+    codec: str,
+    done: Callable[[int], None],
 ) -> None:
     pair_rows: list[Tensor] = []
     coverage: list[Tensor] = []
@@ -121,11 +174,13 @@ def _build_shard(
         masks = torch.from_numpy(np.stack([pair.mask for pair in made])).float()[:, None]
         coverage.append((avg_pool2d(masks, size // both[0].shape[-1]) * 255).to(torch.uint8))
         pair_captions += [pair.captions for pair in made]
+        done(len(made))
     alone = partial(_draw_singles, pack=pack, singles=singles, size=size, seed=seed)
     for found in drawn_ahead(alone, range(0, len(singles), BATCH), device):
         single_rows.append(_encode(base, [single[0] for single in found]))
         single_captions += [single[1] for single in found]
-    header = {"pairs": json.dumps(pair_captions), "singles": json.dumps(single_captions)}
+        done(len(found))
+    header = {"codec": codec, "pairs": json.dumps(pair_captions), "singles": json.dumps(single_captions)}
     rows = {
         "pairs": torch.cat(pair_rows),
         "coverage": torch.cat(coverage),
@@ -193,4 +248,5 @@ def _encode(base: Base, pictures: list[np.ndarray]) -> Tensor:
     device = base.vae.device
     rows = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.autocast(device.type, torch.bfloat16):
-        return base.encode(rows.to(device)).half().cpu()
+        parts = [base.encode(some.to(device)).half().cpu() for some in rows.split(ENCODED)]
+    return torch.cat(parts)

@@ -87,6 +87,9 @@ def unet(
     prediction: Annotated[
         Prediction, typer.Option("--prediction", help="What the UNet learns to predict.")
     ] = Prediction.v,
+    noise_weight: Annotated[
+        float, typer.Option("--noise-weight", min=1, help="Most that an error counts where little signal is left.")
+    ] = 1.0,
     zero_snr: Annotated[bool, typer.Option("--zero-snr", help="The last timestep is pure noise.")] = False,
     scale_shift: Annotated[
         bool, typer.Option("--scale-shift", help="The noise level also scales features, not only shifts them.")
@@ -114,8 +117,12 @@ def unet(
     if zero_snr and prediction is Prediction.epsilon:
         msg = "--zero-snr needs --prediction v_prediction: from pure noise, the noise says nothing about the picture"
         raise SettingsError(msg)
+    if noise_weight > 1 and prediction is Prediction.v:
+        msg = f"--noise-weight {noise_weight:g} is for --prediction epsilon: v counts every timestep's error alike already"
+        raise SettingsError(msg)
     plan = replace(plan, pairs=batch_pairs, singles=batch_singles, inclusion=inclusion)
     plan = replace(plan, prediction=prediction.value, zero_snr=zero_snr, scale_shift=scale_shift)
+    plan = replace(plan, noise_weight=noise_weight)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")

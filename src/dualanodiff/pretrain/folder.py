@@ -48,7 +48,10 @@ def write_base(training: Training, vae_folder: Path, tokenizer_folder: Path, out
 def begin_base(out: Path, name: str, facts: Mapping[str, Any]) -> None:
     """RunError where the folder `out` was begun with other facts than these (kept in its file `name`), or is something else."""
     if not (out / name).exists():
-        if out.exists() and (out.is_file() or any(out.iterdir())):
+        if out.is_file():
+            msg = f"{out}: is a file; choose another --out, a folder"
+            raise RunError(msg)
+        if out.exists() and any(out.iterdir()):
             msg = f"{out}: is not empty and was not begun by this command; choose another --out"
             raise RunError(msg)
         return

@@ -5,9 +5,10 @@ The base stays as it is, UNet and text encoder; the result is a copy of it with 
 Stable Diffusion 1.5.
 """
 
+import shutil
+import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.diffusion.objective import branch_losses
+from dualanodiff.latents import check_side
 from dualanodiff.loop import Loop
 from dualanodiff.memory import best_device
 from dualanodiff.model.adapters import save_adapters
@@ -33,6 +35,8 @@ from dualanodiff.stopping import one_clear_line
 from dualanodiff.storage import read_jsonl, write_json, write_text
 
 WARMUP_STEPS = 50
+OPTIONS = {"steps": "--steps", "batch": "--batch-pairs", "rate": "--learning-rate", "drawn": "--pairs"}
+"""Names of a plan's fields on the command line."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,30 @@ def pretrain_pair(
     """
     model = replace(settings.model, start="fresh", background="none", text_rank=0)
     settings = replace(settings, model=model, seed=plan.seed)
+    check_side(base, settings.data.resolution)
     facts = {
-        "data.resolution": settings.data.resolution,
-        **{f"model.{name}": getattr(model, name) for name in ("rank", "interaction", "interaction_rank")},
-        **{f"model.{name}": getattr(model, name) for name in ("prompt_image", "prompt_part")},
-        **{f"plan {key}": value for key, value in asdict(plan).items()},
+        "--set data.resolution": settings.data.resolution,
+        **{f"--set model.{name}": getattr(model, name) for name in ("rank", "interaction", "interaction_rank")},
+        **{f"--set model.{name}": getattr(model, name) for name in ("prompt_image", "prompt_part")},
+        "--set train.optimizer": settings.train.optimizer,
+        **{OPTIONS.get(key, key): value for key, value in asdict(plan).items()},
         "base files": [file_record(path, "base")["sha256"] for path in base_files(base)],
     }
     begin_base(out, "pair.json", facts)
     if not (out / "base.toml").exists():
-        with one_clear_line(out):
+        with one_clear_line(
+            out,
+            go_on="give the same command again",
+            smaller="Give the same command with --set train.gradient_checkpointing=true, or a lower --batch-pairs and another --out",
+        ):
+            training = PairTraining(base, settings, plan, out)
             write_json(out / "pair.json", facts)
-            PairTraining(base, settings, plan, out).run(seconds)
-    rows = list(read_jsonl(out / "pair.jsonl"))
+            training.run(seconds)
     done = (out / "base.toml").exists()
-    last = rows[-1] if rows else {"step": 0, "loss": float("nan"), "seconds": 0.0}
+    if done:
+        shutil.rmtree(out / "work", ignore_errors=True)
+    rows = list(read_jsonl(out / "pair.jsonl"))
+    last = rows[-1] if rows else {"step": 0, "loss": None, "seconds": 0.0}
     return {"base": str(out), "done": done, **{name: last[name] for name in ("step", "loss", "seconds")}}
 
 
@@ -104,16 +117,14 @@ class PairTraining:
         self.optimizer = make_optimizer(settings.train, [value for _, value in self.parameters])
         self.state = out / "work" / "state.safetensors"
 
-    @cached_property
-    def bank(self) -> Bank:
-        """Procedural pairs as latents, drawn and encoded once."""
-        folder = self.out / "work" / "bank"
-        size = self.settings.data.resolution
-        build_bank(self.base, None, folder, pairs=self.plan.drawn, singles=0, size=size, seed=self.plan.seed)
-        return load_bank(folder)
-
     def run(self, seconds: float) -> None:
-        """Train from the newest state on; at the end write the base."""
+        """Draw the bank, train from the newest state on, for so many seconds at most; at the end write the base."""
+        began = time.monotonic()
+        size, folder = self.settings.data.resolution, self.out / "work" / "bank"
+        wanted = {"pairs": self.plan.drawn, "singles": 0, "size": size, "seed": self.plan.seed}
+        if not build_bank(self.base, None, folder, **wanted, seconds=seconds):
+            return
+        bank = load_bank(folder)
         loop = Loop(
             "pair",
             self.plan.steps,
@@ -122,12 +133,14 @@ class PairTraining:
             self.plan.save_every,
             f"begin a new folder with a lower --learning-rate (now {self.plan.rate:g})",
         )
-        if loop.run(self.step, self._save, start=self._resume(), seconds=seconds) == self.plan.steps:
+        left = seconds - (time.monotonic() - began)
+        made = loop.run(lambda step: self.step(bank, step), self._save, start=self._resume(), seconds=left)
+        if made == self.plan.steps:
             self._write()
 
-    def step(self, step: int) -> Tensor:
+    def step(self, bank: Bank, step: int) -> Tensor:
         """One optimiser step; the losses (2,) of both branches, left on the device."""
-        plan, bank = self.plan, self.bank
+        plan = self.plan
         for group in self.optimizer.param_groups:
             group["lr"] = plan.rate * min((step + 1) / WARMUP_STEPS, 1 - step / plan.steps)
         choice, random = numpy_stream(plan.seed, "pair", step), torch_stream(plan.seed, "pair", step)
@@ -177,10 +190,12 @@ class PairTraining:
         copy_base(folder, self.out)
         save_adapters(self.model.dual, self.model.text, self.out / PAIR, dtype=torch.float16)
         card, recommends = dict(self.base.card.get("card", {})), dict(self.base.card.get("settings", {}))
+        card["name"] = f"{card.get('name', self.base.name)} with a pair of its own"
         card["pair"] = (
             f"{self.plan.steps} steps of {self.plan.batch} on {self.plan.drawn} procedural pairs at "
             f"{self.settings.data.resolution} px, over the frozen base {self.base.name}"
         )
-        own = {"rank": model.rank, "interaction": model.interaction, "interaction_rank": model.interaction_rank}
-        recommends["model"] = {**recommends.get("model", {}), **own}
+        names = ("rank", "interaction", "interaction_rank", "prompt_image", "prompt_part")
+        recommends["model"] = {**recommends.get("model", {}), **{name: getattr(model, name) for name in names}}
+        recommends["data"] = {**recommends.get("data", {}), "resolution": self.settings.data.resolution}
         write_text(self.out / "base.toml", tomli_w.dumps({**self.base.card, "card": card, "settings": recommends}))

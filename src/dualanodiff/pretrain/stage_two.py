@@ -1,5 +1,6 @@
 """Stage two from end to end: autoencoder and pack -> tokenizer, latent bank, UNet with its pair -> base folder."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,15 @@ def train_unet(
     vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
     nn.Module.to(vae, best_device())
     shards = folder / f"bank-{plan.size}"
-    build_bank(_only_vae(vae), pack, shards, pairs=bank_pairs, singles=bank_singles, size=plan.size, seed=plan.seed)
+    began = time.monotonic()
+    counts = {"pairs": bank_pairs, "singles": bank_singles}
+    if not build_bank(_only_vae(vae), pack, shards, **counts, size=plan.size, seed=plan.seed, seconds=seconds):
+        return {"steps": 0, "seconds": 0.0, "base": str(folder / "base")}
     bank = load_bank(shards)
     words = (begin or folder) / "words"
     tokenizer = _tokenizer(bank, words)
     training = Training(plan, tokenizer, bank, folder, begin)
-    for step in training.run(seconds):
+    for step in training.run(seconds - (time.monotonic() - began)):
         preview(training, vae, folder / "samples" / f"step-{step:08d}.png")
     preview(training, vae, folder / "samples" / f"step-{training.step:08d}.png")
     write_base(training, folder / "vae", words, folder / "base", card)

@@ -66,6 +66,9 @@ class UNetPlan:
     """v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end."""
     zero_snr: bool = False
     """Whether the last timestep is pure noise, so that the mean colour must be chosen, not read from the noise."""
+    noise_weight: float = 1.0
+    """Most that an error counts at timesteps where little signal is left, for epsilon: 1 / abar up to this, which is the error
+    of v up to there. 1 is the plain loss, by which layout and colours are learned slowly."""
     scale_shift: bool = False
     """Whether the noise level also scales features, not only shifts them: a v's share of the input depends on it."""
     inclusion: float = 0.0
@@ -139,7 +142,10 @@ class Pretrained(nn.Module):
         pairs = len(batch.image_prompts)
         noisy = self.schedule.add_noise(batch.pairs, batch.pair_noise, batch.pair_times)
         found = self.dual(noisy, batch.pair_times, text[: 2 * pairs].unflatten(0, (2, pairs)))
-        losses = branch_losses(found, self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times))
+        weight = self._weight(batch.pair_times)
+        losses = branch_losses(
+            found * weight, self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times) * weight
+        )
         inclusion = losses.new_zeros(())
         if self.plan.inclusion > 0:
             clean = self.schedule.clean_from(noisy, found.float(), batch.pair_times)
@@ -148,7 +154,13 @@ class Pretrained(nn.Module):
         noisy = self.schedule.add_noise(batch.singles, batch.single_noise, batch.single_times)
         alone = self.unet(noisy, batch.single_times, text[2 * pairs :]).sample
         wanted = self.schedule.target(batch.singles, batch.single_noise, batch.single_times)
-        return torch.stack([*losses, (alone.float() - wanted).square().mean(), inclusion])
+        weight = self._weight(batch.single_times)
+        return torch.stack([*losses, ((alone.float() - wanted) * weight).square().mean(), inclusion])
+
+    def _weight(self, times: Tensor) -> Tensor:
+        """What predictions are multiplied by before they are squared, (B, 1, 1, 1); the plan's noise_weight is their square's bound."""
+        share = self.schedule.levels(times, times)[0].square()
+        return (1 / share).clamp(max=self.plan.noise_weight).sqrt()
 
 
 @dataclass(frozen=True)
@@ -217,8 +229,10 @@ class Training:
             grow(self.model, self.model.unet, begin / "unet.safetensors")
         self.device = best_device()
         self.model.to(self.device)
+        # Fused on a processor alone: on a GPU it wants the step counter there, which a resumed state has not.
+        fused = True if self.device.type == "cpu" else None
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
+            self.model.parameters(), lr=plan.rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=fused
         )
         self.average = EMAModel(self.model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75, foreach=True)
         self.step, self.seconds = 0, 0.0
