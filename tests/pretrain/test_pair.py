@@ -133,3 +133,13 @@ def test_the_command_says_where_it_stands(tiny_base_folder: Path, tmp_path: Path
     assert result.exit_code == 0, result.output
     assert "2 of 2 steps" in result.output
     assert "Next: dualanodiff fit DATA --defect D --base" in result.output
+
+
+def test_the_command_that_ran_out_of_time_says_so(tiny_base_folder: Path, tmp_path: Path) -> None:
+    words = ["pretrain", "pair", "--base", str(tiny_base_folder), "--out", str(tmp_path / "base"), "--minutes", "0"]
+    result = CliRunner().invoke(app, [*words, "--set", "data.resolution=64", "--set", "model.rank=4"])
+    assert result.exit_code == 0, result.output
+    assert "0 of 3000 steps" in result.output
+    assert "Next: the same command again" in result.output
+    as_json = CliRunner().invoke(app, [*words, "--set", "data.resolution=64", "--set", "model.rank=4", "--json"])
+    assert '"loss": null' in as_json.output

@@ -65,7 +65,7 @@ def autoencoder(
 
     plan = AutoencoderPlan(steps=steps, size=size, latent_channels=channels, batch=batch, decoder_only=decoder_only)
     result = train_autoencoder(load_pack(file), out, plan, seconds=_seconds(minutes))
-    next_step = command_line("pretrain", "unet", file, "--out", out)
+    next_step = _next(result["steps"] == steps, "pretrain", "unet", file, "--out", out)
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {out / 'vae'}. Next: {next_step}"
     show(result, text, as_json=as_json)
 
@@ -125,7 +125,8 @@ def unet(
     plan = replace(plan, noise_weight=noise_weight)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
-    next_step = command_line("fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
+    done = result["steps"] == steps
+    next_step = _next(done, "fit", "DATA", "--defect", "D", "--base", result["base"], "--out", "RUN")
     text = f"{result['steps']} of {steps} steps in {duration(result['seconds'])}: {result['base']}. Next: {next_step}"
     show(result, text, as_json=as_json)
 
@@ -152,11 +153,13 @@ def pair(
     wished = recommended(loaded).updated({"model.interaction": "lowrank", **assignments}, "--set")
     plan = PairPlan(steps=steps, batch=batch_pairs, rate=rate, drawn=pairs)
     result = pretrain_pair(loaded, out, plan, wished, seconds=_seconds(minutes))
-    next_step = command_line("fit", "DATA", "--defect", "D", "--base", out, "--out", "RUN")
-    if not result["done"]:
-        next_step = "the same command again"
+    next_step = _next(result["done"], "fit", "DATA", "--defect", "D", "--base", out, "--out", "RUN")
     text = f"{result['step']} of {steps} steps in {duration(result['seconds'])}: {out}. Next: {next_step}"
     show(result, text, as_json=as_json)
+
+
+def _next(done: bool, *words: str | Path | int) -> str:
+    return command_line(*words) if done else "the same command again, which goes on"
 
 
 def _seconds(minutes: float | None) -> float:
