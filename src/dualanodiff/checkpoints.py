@@ -1,7 +1,7 @@
 """Resumable training states in one safetensors file: weights, optimiser and averages, with the step in its header."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,25 @@ def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
         msg = f"{path}: not a readable checkpoint ({error}); delete it to resume from the one before"
         raise RunError(msg) from None
     return groups, meta
+
+
+def save_training(
+    path: Path, parameters: Sequence[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    """Keep the weights that are trained, and their optimiser, after `step` steps."""
+    groups = {"model": dict(parameters), "optimizer": optimizer_tensors(optimizer, parameters)}
+    save_checkpoint(path, groups, {"step": step})
+
+
+@torch.no_grad()
+def resume_training(
+    path: Path, parameters: Sequence[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer
+) -> int:
+    """Put back what `save_training` kept; its step, 0 where nothing was kept."""
+    if not path.exists():
+        return 0
+    groups, meta = load_checkpoint(path)
+    for name, weight in parameters:
+        weight.copy_(groups["model"][name])
+    restore_optimizer(optimizer, parameters, groups.get("optimizer", {}))
+    return int(meta["step"])

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.checkpoints import load_checkpoint, resume_training, save_checkpoint, save_training
 from dualanodiff.diffusion.objective import branch_losses
 from dualanodiff.errors import DataError
 from dualanodiff.images import read_rgb
@@ -156,19 +156,10 @@ class Adaptation:
         return singles.half(), pairs.half()
 
     def _save(self, step: int) -> None:
-        groups = {"model": dict(self.parameters), "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
-        save_checkpoint(self.state, groups, {"step": step})
+        save_training(self.state, self.parameters, self.optimizer, step)
 
-    @torch.no_grad()
     def _resume(self) -> int:
-        """The step of the kept state, 0 without one."""
-        if not self.state.exists():
-            return 0
-        groups, meta = load_checkpoint(self.state)
-        for name, weight in self.parameters:
-            weight.copy_(groups["model"][name])
-        restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
-        return int(meta["step"])
+        return resume_training(self.state, self.parameters, self.optimizer)
 
     @torch.no_grad()
     def _write(self) -> None:

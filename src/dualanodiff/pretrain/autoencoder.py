@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.images import to_tensor
 from dualanodiff.memory import best_device
 from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.linear_start import start_linear
@@ -74,7 +75,7 @@ def build_autoencoder(plan: AutoencoderPlan) -> AutoencoderKL:
 
 def draw_pictures(pack: Pack, plan: AutoencoderPlan, step: int) -> Tensor:
     """The pictures of one step, float32 (batch, 3, size, size) in [-1, 1]; a function of the seed and the step."""
-    return _to_input(draw_levels(pack, plan, step))
+    return to_tensor(draw_levels(pack, plan, step))
 
 
 def draw_levels(pack: Pack, plan: AutoencoderPlan, step: int) -> np.ndarray:
@@ -89,10 +90,6 @@ def draw_levels(pack: Pack, plan: AutoencoderPlan, step: int) -> np.ndarray:
         else:
             rows.append(draw_triple(generator, plan.size).image)
     return np.stack(rows)
-
-
-def _to_input(levels: np.ndarray) -> Tensor:
-    return torch.from_numpy(levels).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def reconstruction_loss(found: Tensor, wanted: Tensor) -> Tensor:
@@ -152,7 +149,7 @@ def train_autoencoder(pack: Pack, out: Path, plan: AutoencoderPlan, *, seconds: 
         for drawn in drawn_ahead(partial(draw_levels, pack, plan), range(step, plan.steps), device):
             if time.monotonic() - began >= seconds:
                 break
-            pictures = _to_input(drawn).to(device)
+            pictures = to_tensor(drawn).to(device)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * rate_at(step, plan.steps)
             with torch.autocast(device.type, torch.bfloat16):

@@ -23,6 +23,7 @@ from torch.nn.functional import avg_pool2d
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import part_target
 from dualanodiff.errors import DataError
+from dualanodiff.latents import encode_pictures
 from dualanodiff.model.base import Base
 from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.pictures import Pack, draw_crop
@@ -32,8 +33,6 @@ from dualanodiff.storage import drop_unfinished, write_atomic
 from dualanodiff.synth.product import draw_part_on_ground, draw_triple
 
 BATCH, SHARD = 32, 500
-ENCODED = 8
-"""Pictures that are encoded at once: a large autoencoder takes hundreds of megabytes for each."""
 HELD_OUT = 32
 """Pairs, and singles, that a training is checked on and never learns from."""
 
@@ -245,8 +244,5 @@ def _joined(rows: list[Tensor], none: Tensor) -> Tensor:
 
 
 def _encode(base: Base, pictures: list[np.ndarray]) -> Tensor:
-    device = base.vae.device
-    rows = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast(device.type, torch.bfloat16):
-        parts = [base.encode(some.to(device)).half().cpu() for some in rows.split(ENCODED)]
-    return torch.cat(parts)
+    with torch.autocast(base.vae.device.type, torch.bfloat16):
+        return encode_pictures(base, pictures).half()

@@ -16,7 +16,7 @@ import tomli_w
 import torch
 from torch import Tensor, nn
 
-from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from dualanodiff.checkpoints import resume_training, save_training
 from dualanodiff.diffusion.objective import branch_losses
 from dualanodiff.latents import check_side
 from dualanodiff.loop import Loop
@@ -170,18 +170,10 @@ class PairTraining:
         return torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext()
 
     def _save(self, step: int) -> None:
-        groups = {"model": dict(self.parameters), "optimizer": optimizer_tensors(self.optimizer, self.parameters)}
-        save_checkpoint(self.state, groups, {"step": step})
+        save_training(self.state, self.parameters, self.optimizer, step)
 
-    @torch.no_grad()
     def _resume(self) -> int:
-        if not self.state.exists():
-            return 0
-        groups, meta = load_checkpoint(self.state)
-        for name, weight in self.parameters:
-            weight.copy_(groups["model"][name])
-        restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
-        return int(meta["step"])
+        return resume_training(self.state, self.parameters, self.optimizer)
 
     def _write(self) -> None:
         """The base's own files, the pair, and last of all the card: a folder with it is finished."""
