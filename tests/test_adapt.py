@@ -206,6 +206,21 @@ def test_all_defect_types_of_a_product_share_one_adapted_base(paired: Path, nuts
     assert third != first
 
 
+@pytest.mark.parametrize(
+    ("words", "rate"), [((), 3e-3), (("--set", "train.adapt_rate=2e-3"), 2e-3), (("--rate", "1e-3"), 1e-3)]
+)
+def test_the_rate_is_the_bases_own_unless_another_is_given(
+    paired: Path, nuts: Path, tmp_path: Path, words: tuple[str, ...], rate: float
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(paired, base)
+    (base / "base.toml").write_text("[settings.data]\nresolution = 64\n[settings.train]\nadapt_rate = 3e-3\n")
+    given = ["adapt", str(nuts), "--base", str(base), "--out", str(tmp_path / "out"), "--steps", "1", *words]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out" / "lineage.json").read_text())["plan"]["rate"] == rate
+
+
 @pytest.fixture
 def many_nuts(product) -> Path:
     """A product with enough good pictures."""
@@ -236,11 +251,12 @@ def test_a_base_that_recommends_it_is_adapted_once_and_only_where_there_are_good
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(paired, base)
-    (base / "base.toml").write_text("[settings.train]\nadapt_steps = 2\n")
+    (base / "base.toml").write_text("[settings.train]\nadapt_steps = 2\nadapt_rate = 3e-3\n")
     given = {"defect": "scratch", "base": str(base), "assignments": {**SMALL, "train.max_train_steps": "1"}}
     fit_folder(many_nuts, out=tmp_path / "a", **given)
     [made] = (tmp_path / "adapted").iterdir()
     assert load_base(made).card["settings"]["train"]["adapt_steps"] == 0
+    assert json.loads((made / "lineage.json").read_text())["plan"]["rate"] == 3e-3
     fit_folder(many_nuts, out=tmp_path / "b", **{**given, "base": str(made)})
     assert len(list((tmp_path / "adapted").iterdir())) == 1
     fit_folder(nuts, out=tmp_path / "few" / "c", **given)

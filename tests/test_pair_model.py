@@ -130,6 +130,16 @@ def test_losses_are_the_branches_of_the_dual_models_prediction(base: Base) -> No
     assert losses[2] == 0
 
 
+def test_min_snr_reaches_the_losses(base: Base) -> None:
+    batch, schedule = batch_of(), schedule_of(base)
+    model, _ = build_pair_model(base, schedule, small_settings())
+    noisy = schedule.add_noise(batch.latents, batch.noise, batch.timesteps)
+    predicted = model.dual(noisy, batch.timesteps, model.embed()[:2, None])
+    expected = branch_losses(predicted, batch.noise, schedule.snr_weight(batch.timesteps, 0.7))
+    torch.testing.assert_close(model(batch, TrainSettings(snr_gamma=0.7))[:2], expected)
+    assert not torch.allclose(expected, branch_losses(predicted, batch.noise))
+
+
 def test_a_dropped_pair_is_trained_under_the_empty_prompt(base: Base) -> None:
     model, _ = build_pair_model(base, schedule_of(base), small_settings())
     text = model.embed()

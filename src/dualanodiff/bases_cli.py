@@ -8,6 +8,7 @@ import typer
 from dualanodiff.console import JsonOption, SetOption, command_line, read_assignments, show
 from dualanodiff.data.catalog import category_folders
 from dualanodiff.progress import duration
+from dualanodiff.settings import ADAPT_STEPS
 
 DataArgument = Annotated[
     Path, typer.Argument(metavar="DATA", help="A folder in the MVTec AD layout, or one category of it.")
@@ -23,8 +24,10 @@ def adapt_command(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="The base folder to make, or to go on with.")],
     category: CategoryOption = None,
     base: BaseOption = "mini",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = 300,
-    rate: Annotated[float, typer.Option("--rate", min=0, help="Peak AdamW rate.")] = 2e-4,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = ADAPT_STEPS,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0, help="Peak AdamW rate; as the base's card says if none.")
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -35,10 +38,9 @@ def adapt_command(
     from dualanodiff.fit_folder import base_and_settings
     from dualanodiff.pretrain.adaptation import AdaptPlan
 
-    plan = AdaptPlan(steps=steps, rate=rate)
-    result = adapt_base(
-        data, category=category, base=base, out=out, plan=plan, settings=base_and_settings(base, None, assignments)[1]
-    )
+    wished = base_and_settings(base, None, assignments)[1]
+    plan = AdaptPlan(steps=steps, rate=wished.train.adapt_rate if rate is None else rate)
+    result = adapt_base(data, category=category, base=base, out=out, plan=plan, settings=wished)
     next_step = command_line("fit", data, "--defect", "D", "--base", out, "--out", "RUN")
     text = (
         f"Adapted {base} to {result['normals']} good pictures of {result['category']} in {result['steps']} steps and "

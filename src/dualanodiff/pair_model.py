@@ -125,7 +125,8 @@ class PairModel(nn.Module):
         if batch.background is not None and batch.background_noise is not None:
             background = self.schedule.add_noise(batch.background, batch.background_noise, batch.timesteps)
         found = self.dual(noisy, batch.timesteps, rows, background)
-        losses = branch_losses(found, self.schedule.target(batch.latents, batch.noise, batch.timesteps))
+        weight = self.schedule.snr_weight(batch.timesteps, train.snr_gamma)
+        losses = branch_losses(found, self.schedule.target(batch.latents, batch.noise, batch.timesteps), weight)
         inclusion = losses.new_zeros(())
         if train.inclusion_weight > 0:
             clean = self.schedule.clean_from(noisy, found.float(), batch.timesteps)

@@ -68,6 +68,8 @@ class TrainSettings:
 
     adapt_steps: int = 0
     """Steps of adapting the base to the product's good pictures first, once for all its defect types; 0 is none (paper)."""
+    adapt_rate: float = 1e-5
+    """Peak AdamW rate of that adaptation, which trains the whole UNet; 1e-5 is usual for Stable Diffusion, a small base wants far more."""
     max_train_steps: int = 5000
     """Optimiser steps; the paper's 5,000 (2,000 with background)."""
     train_batch_size: int = 4
@@ -86,6 +88,8 @@ class TrainSettings:
     """Weight of the part branch's loss against the image branch's (paper eq. 4 sums them)."""
     inclusion_weight: float = 0.0
     """Weight of the term that makes both predicted clean latents agree inside the mask; 0 is the paper."""
+    snr_gamma: float = 0.0
+    """Min-SNR weighting: the clean estimate's error counts min(signal / noise, this); huge values count v as if noise was predicted. 0 is the paper: as predicted."""
     prompt_dropout: float = 0.0
     """Share of pairs trained with the empty prompt, which guidance relies on; 0 is the paper."""
     gradient_checkpointing: bool = False

@@ -82,6 +82,32 @@ def test_the_branches_are_measured_apart_and_the_papers_loss_is_their_sum() -> N
     torch.testing.assert_close(losses.sum(), joint)
 
 
+@pytest.mark.parametrize("gamma", [0.5, 5.0, 1e6])
+def test_min_snr_weighs_the_error_of_the_clean_estimate_alike_whatever_is_predicted(gamma: float) -> None:
+    clean, noise, moments = pairs()
+    wrong = clean[0] + 0.1 * draw(3, 4, 5, 6, seed=2)
+    share = DIFFUSERS.alphas_cumprod[moments]
+    expected = (wrong - clean[0]).square().mean(dim=(1, 2, 3)) * (share / (1 - share)).clamp(max=gamma)
+    for kind in TYPES:
+        its = schedule(kind)
+        noisy = its.add_noise(clean[0], noise[0], moments)
+        error = its.prediction_from(noisy, wrong, moments) - its.target(clean[0], noise[0], moments)
+        found = error.square().mean(dim=(1, 2, 3)) * its.snr_weight(moments, gamma)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_no_weighting_counts_all_alike_as_the_paper_does(kind: str) -> None:
+    assert schedule(kind).snr_weight(torch.tensor([0, 417, 999]), 0).tolist() == [1, 1, 1]
+
+
+def test_each_pairs_errors_are_weighed_before_they_are_averaged() -> None:
+    predicted, target = draw(2, 3, 4, 5, 6), draw(2, 3, 4, 5, 6, seed=1)
+    weight = torch.tensor([0.0, 2.0, 1.0])
+    whole = torch.stack([branch_losses(predicted[:, i : i + 1], target[:, i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(branch_losses(predicted, target, weight), (whole * weight[:, None]).mean(dim=0))
+
+
 def test_losses_of_half_precision_predictions_are_summed_in_full() -> None:
     target = torch.zeros(2, 1, 1, 1, 2)
     predicted = torch.full_like(target, 300.0).half()  # its square is beyond half precision

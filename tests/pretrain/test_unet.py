@@ -50,10 +50,31 @@ def test_a_grown_unet_answers_flat_pictures_as_the_small_one_did(
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.7
 
 
-def test_what_does_not_fit_is_not_grown_from(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
+@torch.no_grad()
+def test_a_training_begins_where_one_of_its_shape_ended_whatever_that_predicts(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path
+) -> None:
+    begun = Training(unet_plan(), words, bank, tmp_path / "v")
+    for average in begun.average.shadow_params:
+        average.mul_(1.5)
+    begun.save()
+    noise = unet_plan(prediction="epsilon")
+    goes_on = Training(noise, words, bank, tmp_path / "noise", begin=tmp_path / "v")
+    for parameter, average in zip(goes_on.model.parameters(), begun.average.shadow_params, strict=True):
+        assert torch.equal(parameter, average)
+    next(goes_on.model.parameters()).add_(1)
+    goes_on.save()
+    resumed = Training(noise, words, bank, tmp_path / "noise", begin=tmp_path / "no longer there")
+    assert torch.equal(next(resumed.model.parameters()), next(goes_on.model.parameters()))
+
+
+def test_what_does_not_fit_is_not_begun_from(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
     Training(unet_plan(), words, bank, tmp_path / "small").save()
-    with pytest.raises(ModelError, match=r"unet.safetensors: .* does not fit; grow from a training whose channels"):
-        Training(unet_plan(channels=(32, 64, 96)), words, bank, tmp_path / "large", begin=tmp_path / "small")
+    for channels in ((32, 64, 96), (32, 96)):
+        with pytest.raises(
+            ModelError, match=r"unet.safetensors: .* does not fit; begin from a training whose channels"
+        ):
+            Training(unet_plan(channels=channels), words, bank, tmp_path / "large", begin=tmp_path / "small")
 
 
 def test_the_check_is_of_v_at_the_same_noise_whatever_is_predicted(

@@ -5,6 +5,7 @@ Axes: 2 branches (image, part), B pairs, c latent channels, h x w latent cells.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -41,6 +42,18 @@ class Schedule:
             return (noisy - sigma * predicted) / signal
         return signal * noisy - sigma * predicted
 
+    def snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """What squared errors of the prediction count, (B,), where those of the clean estimate shall count min(abar / (1 - abar), gamma).
+
+        Min-SNR weighting (Hang et al., ICCV 2023, eq. 7 and their table of equivalent weights). 0 leaves all at 1.
+        """
+        share = self.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        if gamma == 0:
+            return torch.ones_like(share)
+        ratio = share / (1 - share)
+        own = ratio if self.prediction_type == "epsilon" else ratio + 1
+        return ratio.clamp(max=gamma) / own
+
     def prediction_from(self, noisy: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
         """The prediction that implies these clean latents; the inverse of `clean_from`."""
         signal, sigma = self.levels(timesteps, noisy)
@@ -49,14 +62,15 @@ class Schedule:
         return (signal * noisy - clean) / sigma
 
 
-def branch_losses(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each branch, (2,), from (2, B, c, h, w). Paper sec. 3.2, eq. 4 is their sum.
+def branch_losses(predicted: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared error of each branch, (2,), from (2, B, c, h, w), each pair's times `weight` (B,). Paper sec. 3.2, eq. 4 is their sum.
 
     >>> import torch
     >>> branch_losses(torch.zeros(2, 1, 4, 2, 2), torch.ones(2, 1, 4, 2, 2))
     tensor([1., 1.])
     """
-    return (predicted.float() - target.float()).square().mean(dim=(1, 2, 3, 4))
+    errors = (predicted.float() - target.float()).square().mean(dim=(2, 3, 4))
+    return (errors if weight is None else errors * weight).mean(dim=1)
 
 
 def inclusion_loss(clean: Tensor, coverage: Tensor, weight: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ from dualanodiff.pretrain.spoil import draw_spoiled_pair
 from dualanodiff.progress import progress
 from dualanodiff.sampler import schedule_of
 from dualanodiff.seeds import numpy_stream, torch_stream
-from dualanodiff.settings import ADAPT_STEPS, Settings
+from dualanodiff.settings import ADAPT_STEPS, Settings, TrainSettings
 from dualanodiff.storage import write_atomic
 
 WARMUP_STEPS = 20
@@ -48,7 +48,7 @@ class AdaptPlan:
     """Good pictures a step."""
     pairs: int = 4
     """Spoiled good pictures with their parts a step."""
-    rate: float = 2e-4
+    rate: float = TrainSettings.adapt_rate
     """Peak AdamW rate."""
     most_normals: int = 200
     """Good pictures that are used at most, evenly spread over all."""
@@ -91,7 +91,7 @@ class Adaptation:
             self.out / "adapt.jsonl",
             ("good", "image", "part"),
             self.plan.save_every,
-            f"adapt into a new folder with a lower --rate (now {self.plan.rate:g})",
+            f"adapt into a new folder with a lower --rate, or train.adapt_rate (now {self.plan.rate:g})",
         )
         loop.run(lambda step: self._step(singles, pairs, step), self._save, start=self._resume())
         self._write()

@@ -79,7 +79,10 @@ def unet(
     channels: Annotated[str, typer.Option("--channels", help="Widths of the UNet's levels.")] = "96,192",
     plain: Annotated[int, typer.Option("--plain-levels", min=0, help="Outermost levels without attention.")] = 0,
     begin: Annotated[
-        Path | None, typer.Option("--grow-from", metavar="FOLDER", help="A training at half the size to begin from.")
+        Path | None,
+        typer.Option(
+            "--begin-from", metavar="FOLDER", help="A training to begin from: of this shape, or at half the size."
+        ),
     ] = None,
     rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 5e-4,
     batch_pairs: Annotated[int, typer.Option("--batch-pairs", min=1, help="Pairs a step, two rows each.")] = 8,

@@ -37,8 +37,8 @@ def train_unet(
 ) -> dict[str, Any]:
     """Train in `folder`, which holds the autoencoder of stage one, and write the base to `folder`/base.
 
-    Everything that takes long is kept in `folder` and resumed. `begin` is the folder of a finished training at half the
-    size with the same autoencoder, which this one grows from and whose words it keeps. ModelError when there is no autoencoder.
+    Everything that takes long is kept in `folder` and resumed. `begin` is the folder of a finished training, of the same
+    shape or at half the size, with the same autoencoder, whose weights this one begins from and whose words it keeps. ModelError when there is no autoencoder.
     """
     if not (folder / "vae" / "config.json").exists():
         msg = (

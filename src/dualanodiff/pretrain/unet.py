@@ -23,7 +23,7 @@ from dualanodiff.memory import best_device
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
 from dualanodiff.pretrain.bank import Bank, choose_prompts
-from dualanodiff.pretrain.grow import grow
+from dualanodiff.pretrain.begin import begin_from
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder
 from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream, torch_stream
@@ -216,7 +216,7 @@ def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
 class Training:
     """The state of stage two: weights, their running average, the optimiser and the step.
 
-    `begin` is the folder of a training at half the size that a new one grows from (pretrain/grow.py).
+    `begin` is the folder of a training, of the same shape or at half the size, whose weights a new one begins from (pretrain/begin.py).
     """
 
     def __init__(
@@ -225,8 +225,9 @@ class Training:
         torch.manual_seed(plan.seed)
         self.plan, self.bank, self.folder = plan, bank, folder
         self.model = Pretrained(plan, tokenizer, bank)
-        if begin is not None:
-            grow(self.model, self.model.unet, begin / "unet.safetensors")
+        self.state = folder / "unet.safetensors"
+        if begin is not None and not self.state.exists():
+            begin_from(self.model, self.model.unet, begin / "unet.safetensors")
         self.device = best_device()
         self.model.to(self.device)
         # Fused on a processor alone: on a GPU it wants the step counter there, which a resumed state has not.
@@ -236,7 +237,6 @@ class Training:
         )
         self.average = EMAModel(self.model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75, foreach=True)
         self.step, self.seconds = 0, 0.0
-        self.state = folder / "unet.safetensors"
         if self.state.exists():
             self._resume()
 

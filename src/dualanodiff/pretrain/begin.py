@@ -1,9 +1,10 @@
-"""Begin a UNet from one trained at half the size: the same network inside a new outermost level.
+"""Begin a UNet from a trained one: of the same shape, or at half the size inside a new outermost level.
 
-The new level starts as nothing but 2 x 2 means on the way in and repetition on the way out, so that the grown UNet
-begins near what the small one did to a picture of half the size (not at it: the outermost convolutions see neighbours
-half a cell nearer) and learns what is new: detail. Its residual branches start silent; every other weight, the text
-encoder's and the pair's too, is the small one's own average.
+Of the same shape every weight is taken, whatever was predicted: a UNet that predicted v predicts noise about as well
+after a few hundred steps. A new level starts as nothing but 2 x 2 means on the way in and repetition on the way out,
+so that the grown UNet begins near what the small one did to a picture of half the size (not at it: the outermost
+convolutions see neighbours half a cell nearer) and learns what is new: detail. Its residual branches start silent;
+every other weight, the text encoder's and the pair's too, is the small one's own average.
 """
 
 import re
@@ -19,22 +20,26 @@ from dualanodiff.errors import ModelError
 
 
 @torch.no_grad()
-def grow(model: nn.Module, unet: UNet2DConditionModel, state: Path) -> None:
-    """Set the weights of a fresh `Pretrained` from the training state of one with a level less.
+def begin_from(model: nn.Module, unet: UNet2DConditionModel, state: Path) -> None:
+    """Set the weights of a fresh `Pretrained` from the training state of one of its shape, or with a level less.
 
-    ModelError where the widths do not fit: the outermost two of `unet` must equal the outermost of the small one.
+    ModelError where the widths fit neither way: the outermost two of `unet` must equal the outermost of the small one.
     """
-    groups, _ = load_checkpoint(state)
+    groups, meta = load_checkpoint(state)
     own = dict(model.named_parameters())
-    moved = {_inside(name): tensor for name, tensor in groups["average"].items()}
+    grown = len(meta["plan"]["channels"]) < len(unet.config["block_out_channels"])
+    moved = {_inside(name) if grown else name: tensor for name, tensor in groups["average"].items()}
     unknown = [name for name, tensor in moved.items() if name not in own or own[name].shape != tensor.shape]
     if unknown:
-        msg = (
-            f"{state}: {unknown[0]} does not fit; grow from a training whose channels are this one's without the first"
-        )
+        msg = f"{state}: {unknown[0]} does not fit; begin from a training whose channels are this one's, or this one's without the first"
         raise ModelError(msg)
     for name, tensor in moved.items():
         own[name].copy_(tensor)
+    if grown:
+        _add_level(unet)
+
+
+def _add_level(unet: UNet2DConditionModel) -> None:
     whole: Any = unet  # diffusers builds its blocks at run time, so a checker knows nothing of them
     first, last = whole.down_blocks[0], whole.up_blocks[-1]
     for block in (*first.resnets, *last.resnets):
