@@ -12,8 +12,8 @@ if [ ! -e "$work/autoencoder.done" ]; then
     $dualanodiff pretrain autoencoder "$pack" --out "$work" --size 256 --steps 6000 --batch-size 32 --decoder-only
     touch "$work/autoencoder.done"
 fi
-made=$($dualanodiff pretrain unet "$pack" --out "$work" --size 256 --channels 96,128,256 --plain-levels 1 --prediction epsilon \
-    --noise-weight 5 --steps 30000 --batch-pairs 32 --batch-singles 16 --learning-rate 8e-4 --pairs 12000 --singles 6000 \
+made=$($dualanodiff pretrain unet "$pack" --out "$work" --size 256 --channels 96,128,256 --plain-levels 1 \
+    --steps 30000 --batch-pairs 32 --batch-singles 16 --learning-rate 8e-4 --pairs 12000 --singles 6000 \
     --card "$here/gpu.toml" --minutes "$minutes" --json)
 echo "$made"
 case $made in *'"steps": 30000'*) echo "done: $work/base" ;; *) echo "not done: run it again" ;; esac

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dualanodiff.bench import bases as module
 from dualanodiff.bench.bases import REAL, Budget, compare_bases
 from dualanodiff.bench.bases_page import bases_page, bases_table
-from dualanodiff.bench.entries import RANDOM, base_of, random_base, read_entries
+from dualanodiff.bench.entries import RANDOM, base_fingerprint, base_of, random_base, read_entries
 from dualanodiff.bench.tasks import Task, read_tasks
 from dualanodiff.cli import app
 from dualanodiff.errors import DataError, SettingsError
@@ -119,6 +119,15 @@ def test_variants_share_the_base_that_is_adapted_to_a_product(carded: Path, prod
 
 
 # -- the cells
+
+
+def test_a_card_that_recommends_something_else_makes_another_cell(carded: Path) -> None:
+    before, card = base_fingerprint(str(carded)), load_base(carded).card
+    (carded / "base.toml").write_text(tomli_w.dumps({**card, "card": {"limits": "small"}}))
+    assert base_fingerprint(str(carded)) == before
+    card["settings"]["train"]["adapt_rate"] = 3e-3
+    (carded / "base.toml").write_text(tomli_w.dumps(card))
+    assert base_fingerprint(str(carded)) != before
 
 
 def test_cells_are_made_once_and_variants_of_sampling_share_a_fit(

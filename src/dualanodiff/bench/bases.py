@@ -17,7 +17,7 @@ import torch
 from dualanodiff.bench.bases_page import bases_page, bases_table
 from dualanodiff.bench.colour import ground_faults
 from dualanodiff.bench.contrast import bonds
-from dualanodiff.bench.entries import Entry, base_of, fingerprint
+from dualanodiff.bench.entries import Entry, base_fingerprint, base_of, fingerprint
 from dualanodiff.bench.tasks import Task
 from dualanodiff.data.split import FEWEST
 from dualanodiff.fit_folder import fit_folder
@@ -29,11 +29,9 @@ from dualanodiff.judge.networks import Distance, Network, find_distance, find_ne
 from dualanodiff.judge.reference import Reference, read_reference
 from dualanodiff.judge.scoring import judge_source
 from dualanodiff.judge.source import open_source
-from dualanodiff.model.base import load_base
-from dualanodiff.preparing import base_files
 from dualanodiff.progress import progress
 from dualanodiff.runs import ADAPTED, RunFolder
-from dualanodiff.storage import append_jsonl, read_jsonl, sha256, write_json, write_text
+from dualanodiff.storage import append_jsonl, read_jsonl, write_json, write_text
 
 METHOD = 2
 """Raised with every change of a number's meaning, so that older cells are made again."""
@@ -102,7 +100,7 @@ def compare_bases(
                     base, key = "", fingerprint(REAL, judged)
                 else:
                     base = base_of(entry, entries, out)
-                    key = fingerprint(_digest(base), asdict(entry), judged)
+                    key = fingerprint(base_fingerprint(base), asdict(entry), judged)
                 if key not in known:
                     row = {"key": key, "base": entry.name if entry else REAL, "task": task.name}
                     row |= (
@@ -134,7 +132,7 @@ def _make_cell(
         "seed": str(budget.seed),
         **entry.fit_assignments,
     }
-    place = f"{_file_name(Path(base).name)}-{fingerprint(_digest(base), assignments, budget.shots)[:8]}/{_file_name(task.name)}"
+    place = f"{_file_name(Path(base).name)}-{fingerprint(base_fingerprint(base), assignments, budget.shots)[:8]}/{_file_name(task.name)}"
     run, folder = out / "runs" / place, out / "sets" / _file_name(entry.name) / _file_name(task.name)
     if not RunFolder(run).finished:
         fit_folder(
@@ -210,11 +208,6 @@ def _bonds_of(folder: Path) -> dict[str, float | int | None]:
     images = [read_rgb(pair.image) for pair in pairs]
     parts = [read_rgb(pair.part) for pair in pairs if pair.part is not None]
     return bonds(images, parts, [read_mask(pair.mask) for pair in pairs])
-
-
-def _digest(base: str) -> str:
-    """A base by the content of its weight files."""
-    return fingerprint(*(sha256(path) for path in base_files(load_base(base))))
 
 
 def _share(values: Sequence[bool]) -> float | None:

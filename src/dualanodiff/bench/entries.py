@@ -110,6 +110,12 @@ def random_base(like: str, folder: Path, *, seed: int = 0) -> str:
     return str(out)
 
 
+def base_fingerprint(name: str) -> str:
+    """A base by the content of its weight files and what its card recommends, whatever it is called."""
+    base = load_base(name)
+    return fingerprint([sha256(path) for path in base_files(base)], base.card.get("settings", {}))
+
+
 def fingerprint(*values: object) -> str:
     """A short name for what a cell is made from."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
