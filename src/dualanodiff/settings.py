@@ -58,7 +58,7 @@ class ModelSettings:
     """Prompt of the part branch, nested in the image's."""
 
 
-ADAPT_STEPS = 300
+ADAPT_STEPS = 1000
 """Steps of adaptation where it is asked for without a number."""
 
 

@@ -66,7 +66,7 @@ def bases(
         list[str],
         typer.Argument(
             metavar="BASE...",
-            help="Bases as of fit, random, or variants BASE@NAME:setting=value,train.adapt_steps=300.",
+            help="Bases as of fit, random, or variants BASE@NAME:setting=value,train.adapt_steps=1000.",
         ),
     ],
     data: TaskOption,
