@@ -275,6 +275,34 @@ def test_what_is_wrong_is_found_before_the_base_is_adapted(paired: Path, many_nu
     assert not (tmp_path / "adapted").exists()
 
 
+def test_a_run_goes_on_with_the_base_that_it_has_whatever_is_recommended_today(
+    paired: Path, many_nuts: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(paired, tmp_path / "base")
+    given = {"defect": "scratch", "base": str(base)}
+    settings = {**SMALL, "train.adapt_steps": "1"}
+    fit_folder(many_nuts, out=tmp_path / "run", **given, assignments={**settings, "train.max_train_steps": "1"})
+    [made] = (tmp_path / "adapted").iterdir()
+    config = tmp_path / "run" / "config.toml"
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "adapt_rate" not in line))
+    (base / "base.toml").write_text((base / "base.toml").read_text() + "\n[settings.train]\nadapt_rate = 1e-3\n")
+    longer = {**settings, "train.max_train_steps": "2"}
+    result = fit_folder(many_nuts, out=tmp_path / "run", **given, assignments=longer, resume=True)
+    assert result["steps"] == 2
+    assert list((tmp_path / "adapted").iterdir()) == [made]
+
+
+@pytest.mark.parametrize("rate", ["0", "inf", "1"])
+def test_a_rate_that_teaches_nothing_is_refused_before_anything_is_made(
+    paired: Path, nuts: Path, tmp_path: Path, rate: str
+) -> None:
+    given = ["adapt", str(nuts), "--base", str(paired), "--out", str(tmp_path / "out"), "--rate", rate]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code != 0
+    assert "must be between 0 and 1, such as 1e-3" in result.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_is_moved_together_with_the_adapted_base_beside_it(paired: Path, many_nuts: Path, tmp_path: Path) -> None:
     given = {"defect": "scratch", "base": str(paired)}
     settings = {**SMALL, "train.max_train_steps": "1", "train.adapt_steps": "1"}

@@ -78,6 +78,7 @@ def test_only_settings_that_make_no_other_run_may_change(begun: RunFolder) -> No
         "train.report_to": "tensorboard",
         "train.gradient_checkpointing": "true",
         "train.compile": "true",
+        "train.adapt_rate": 1e-3,
     }
     assert changed.keys() == CHANGEABLE
     wished = Settings().updated(changed | {"sample.batch_size": 9, "mask.method": "attention"}, "test")

@@ -16,7 +16,7 @@ import numpy as np
 import tomli_w
 
 from dualanodiff.data.catalog import Category, category_folders, choose_name, read_category
-from dualanodiff.errors import DataError
+from dualanodiff.errors import DataError, SettingsError
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.preparing import base_files, recommended
 from dualanodiff.pretrain.adaptation import Adaptation, AdaptPlan
@@ -40,11 +40,15 @@ def adapt(
 
     Of the settings, the base's own if none, data.resolution, the flips and the prompts matter, and train.adapt_rate where no plan
     is given. Returns base, category,
-    normals, steps, loss and seconds. Raises DataError without good pictures and RunError where `out` holds another base.
+    normals, steps, loss and seconds. Raises DataError without good pictures, SettingsError for
+    a rate that teaches nothing, and RunError where `out` holds another base.
     """
     loaded = load_base(base)
     settings = settings or recommended(loaded)
     plan = plan or AdaptPlan(rate=settings.train.adapt_rate)
+    if not 0 < plan.rate < 1:
+        msg = f"the rate of an adaptation (--rate, train.adapt_rate) is {plan.rate:g} but must be between 0 and 1, such as 1e-3"
+        raise SettingsError(msg)
     product = find_product(data, category)
     normals = choose_normals(product, plan.most_normals)
     files = [file_record(path, "normal") for path in normals]

@@ -51,10 +51,15 @@ def fit_folder(
         msg = f"{place}: {len(product.good)} good pictures, but a base is adapted to {FEWEST_GOOD} or more; put more there, or give --no-normals"
         raise DataError(msg)
     if settings.train.adapt_steps and enough:
-        RunFolder(out).check_free(resume=resume)
+        run = RunFolder(out)
+        run.check_free(resume=resume)
         check_resolution(loaded, found)
-        beside = adapted or out.parent / ADAPTED
-        base = adapted_base(data, category=product.name, base=loaded, folder=beside, settings=settings)
+        begun = run.base_name() if run.begun else ""
+        if Path(begun).parent.name == ADAPTED:
+            base = begun  # a run goes on with the base that it has, however it would be adapted today
+        else:
+            beside = adapted or out.parent / ADAPTED
+            base = adapted_base(data, category=product.name, base=loaded, folder=beside, settings=settings)
         loaded = base_and_settings(base, config, assignments)[0]
     folder = fit(found, loaded, out, settings, normals=product.good, category=product.name, defect=name, resume=resume)
     return summarise(folder)

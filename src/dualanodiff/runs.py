@@ -36,6 +36,8 @@ CHANGEABLE = {
     "train.report_to",
     "train.gradient_checkpointing",
     "train.compile",
+    # The adapted base itself is compared, by its files.
+    "train.adapt_rate",
 }
 
 ADAPTED = "adapted"
@@ -111,9 +113,14 @@ class RunFolder:
             raise RunError(msg)
         return str(moved)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run here, finished or not."""
+        return (self.path / "config.toml").exists()
+
     def check_free(self, *, resume: bool) -> None:
         """RunError where the folder holds something else than a run, or a run that is not to be resumed."""
-        if not (self.path / "config.toml").exists():
+        if not self.begun:
             # A kill while the first two files were being written leaves no run, and nothing that is in the way of one.
             if self.path.is_file() or (self.path.exists() and not all(map(_is_beginning, self.path.iterdir()))):
                 msg = f"{self.path}: is not empty and not a run; choose another --out"
@@ -128,7 +135,7 @@ class RunFolder:
         RunError when the folder holds another run, or when resuming would mix different inputs or settings.
         """
         self.check_free(resume=resume)
-        if not (self.path / "config.toml").exists():
+        if not self.begun:
             drop_unfinished(self.path)
             write_json(self.path / "lineage.json", lineage)
             write_text(self.path / "config.toml", to_toml(settings))

@@ -6,6 +6,7 @@ from dualanodiff.errors import SettingsError
 
 _NOT_NEGATIVE = (
     "model.text_rank train.lr_warmup_steps train.preview_steps train.part_weight train.inclusion_weight train.prompt_dropout "
+    "train.snr_gamma train.adapt_steps train.adapt_rate "
     "train.learning_rate train.adam_weight_decay train.max_grad_norm sample.inclusion sample.guidance_from sample.guidance_until "
     "onto.inclusion onto.strange onto.begin onto.smallest onto.collar "
     "onto.inside onto.visible mask.threshold"

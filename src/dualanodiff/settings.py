@@ -89,7 +89,7 @@ class TrainSettings:
     inclusion_weight: float = 0.0
     """Weight of the term that makes both predicted clean latents agree inside the mask; 0 is the paper."""
     snr_gamma: float = 0.0
-    """Min-SNR weighting: the clean estimate's error counts min(signal / noise, this); huge values count v as if noise was predicted. 0 is the paper: as predicted."""
+    """Min-SNR weighting of a fit's errors: 5 is usual, a huge value makes a base that predicts v learn as one that predicts noise. 0 is the paper: all noise levels alike."""
     prompt_dropout: float = 0.0
     """Share of pairs trained with the empty prompt, which guidance relies on; 0 is the paper."""
     gradient_checkpointing: bool = False

@@ -156,6 +156,19 @@ def test_cells_are_made_once_and_variants_of_sampling_share_a_fit(
     assert "like-carded" in str(fits[1])
 
 
+def test_a_base_made_anew_under_its_name_is_compared_anew(carded: Path, product, tmp_path: Path) -> None:
+    tasks, entries = read_tasks([str(product(size=64))]), read_entries([str(carded), RANDOM])
+    first = compare_bases(entries, tasks, tmp_path / "out", BUDGET)
+    card = load_base(carded).card
+    card["settings"]["train"]["learning_rate"] = 0.5 * card["settings"]["train"].get("learning_rate", 1e-3)
+    (carded / "base.toml").write_text(tomli_w.dumps(card))
+    second = compare_bases(entries, tasks, tmp_path / "out", BUDGET)
+    assert first["cells"][0] == second["cells"][0]
+    for before, after in zip(first["cells"][1:], second["cells"][1:], strict=True):
+        assert before["sheet"] != after["sheet"]
+        assert before["run"] != after["run"]
+
+
 def test_the_command_prints_the_table_and_writes_the_page(carded: Path, product, tmp_path: Path) -> None:
     words = ["bench", "bases", str(carded), "--data", str(product(size=64)), "--out", str(tmp_path / "out")]
     words += ["--steps", "1", "--count", "2", "--side", "64", "--network", "mini-vae"]

@@ -97,6 +97,13 @@ def test_min_snr_weighs_the_error_of_the_clean_estimate_alike_whatever_is_predic
 
 
 @pytest.mark.parametrize("kind", TYPES)
+def test_pure_noise_has_a_weight_too(kind: str) -> None:
+    ends_in_noise = Schedule(torch.tensor([0.9, 0.0]), kind)
+    expected = {"epsilon": [5 / 9, 1.0], "v_prediction": [0.5, 0.0]}[kind]
+    torch.testing.assert_close(ends_in_noise.snr_weight(torch.tensor([0, 1]), 5), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("kind", TYPES)
 def test_no_weighting_counts_all_alike_as_the_paper_does(kind: str) -> None:
     assert schedule(kind).snr_weight(torch.tensor([0, 417, 999]), 0).tolist() == [1, 1, 1]
 

@@ -47,10 +47,9 @@ def folder(stage_one: Path, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def train(folder: Path, seconds: float = float("inf"), **changes: Any) -> dict[str, Any]:
-    return train_unet(
-        small_pack(), folder, unet_plan(**changes), bank_pairs=5, bank_singles=4, card=CARD, seconds=seconds
-    )
+def train(folder: Path, seconds: float = float("inf"), begin: Path | None = None, **changes: Any) -> dict[str, Any]:
+    counts = {"bank_pairs": 5, "bank_singles": 4}
+    return train_unet(small_pack(), folder, unet_plan(**changes), **counts, card=CARD, seconds=seconds, begin=begin)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +96,31 @@ def test_the_text_encoder_fits_its_words(tmp_path: Path) -> None:
     encoder = build_text_encoder(tokenizer, width=32, layers=1)
     ids = tokenizer(["a vfx with sks", ""], padding="max_length", max_length=TOKENS, return_tensors="pt").input_ids
     assert encoder(ids).last_hidden_state.shape == (2, TOKENS, 32)
+
+
+def test_a_training_keeps_the_words_of_the_one_that_it_begins_from(made: Path, folder: Path, tmp_path: Path) -> None:
+    begun = shutil.copytree(made, tmp_path / "begun")
+    (begun / "words" / "merges.txt").open("a").write("# mine\n")
+    before = sorted(path.relative_to(begun) for path in begun.rglob("*"))
+    train(folder, begin=begun, steps=2, prediction="epsilon")
+    assert (folder / "words" / "merges.txt").read_bytes() == (begun / "words" / "merges.txt").read_bytes()
+    assert sorted(path.relative_to(begun) for path in begun.rglob("*")) == before
+    shutil.rmtree(begun)
+    assert train(folder, prediction="epsilon")["steps"] == 4
+
+
+@pytest.mark.parametrize("missing", ["unet.safetensors", "words"])
+def test_what_a_training_begins_from_is_looked_for_first_and_not_made(
+    made: Path, folder: Path, tmp_path: Path, missing: str
+) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in {"unet.safetensors", "words"} - {missing}:
+        (shutil.copytree if name == "words" else shutil.copyfile)(made / name, begun / name)
+    with pytest.raises(ModelError, match=rf"begun/{missing}.*: not there; give --begin-from"):
+        train(folder, begin=begun)
+    assert not (folder / "bank-64").exists()
+    assert not (begun / missing).exists()
 
 
 # -- the bank

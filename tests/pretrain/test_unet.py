@@ -1,6 +1,7 @@
 """The UNet's training: what it grows from, what it is checked on, what its plan changes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,13 +69,40 @@ def test_a_training_begins_where_one_of_its_shape_ended_whatever_that_predicts(
     assert torch.equal(next(resumed.model.parameters()), next(goes_on.model.parameters()))
 
 
-def test_what_does_not_fit_is_not_begun_from(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"channels": (32, 64, 96)},
+        {"channels": (32, 96)},
+        {"channels": (32, 32, 64)},  # the new level has attention
+        {"plain_levels": 1},
+        {"scale_shift": True},
+    ],
+)
+def test_what_does_not_fit_is_not_begun_from(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path, plan: dict[str, Any]
+) -> None:
     Training(unet_plan(), words, bank, tmp_path / "small").save()
-    for channels in ((32, 64, 96), (32, 96)):
-        with pytest.raises(
-            ModelError, match=r"unet.safetensors: .* does not fit; begin from a training whose channels"
-        ):
-            Training(unet_plan(channels=channels), words, bank, tmp_path / "large", begin=tmp_path / "small")
+    with pytest.raises(ModelError, match=r"unet.safetensors: its shape does not fit; give the --channels"):
+        Training(unet_plan(**plan), words, bank, tmp_path / "large", begin=tmp_path / "small")
+
+
+def test_what_is_no_training_is_not_begun_from_and_nothing_is_to_be_deleted(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"unet.safetensors: not there; give --begin-from"):
+        Training(unet_plan(), words, bank, tmp_path / "new", begin=tmp_path / "nowhere")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "unet.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"unet.safetensors: not a readable state .* give --begin-from"):
+        Training(unet_plan(), words, bank, tmp_path / "new", begin=tmp_path / "bad")
+
+
+def test_a_training_does_not_go_on_as_another(words: CLIPTokenizer, bank: Bank, tmp_path: Path) -> None:
+    Training(unet_plan(), words, bank, tmp_path).save()
+    Training(unet_plan(steps=9), words, bank, tmp_path)
+    with pytest.raises(ModelError, match="was begun with --prediction v_prediction, now epsilon; go on with the same"):
+        Training(unet_plan(prediction="epsilon"), words, bank, tmp_path)
 
 
 def test_the_check_is_of_v_at_the_same_noise_whatever_is_predicted(

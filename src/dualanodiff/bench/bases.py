@@ -133,7 +133,9 @@ def _make_cell(
         **entry.fit_assignments,
     }
     place = f"{_file_name(Path(base).name)}-{fingerprint(base_fingerprint(base), assignments, budget.shots)[:8]}/{_file_name(task.name)}"
-    run, folder = out / "runs" / place, out / "sets" / _file_name(entry.name) / _file_name(task.name)
+    # Named after what it is drawn from: a base that was made anew under its old name draws another set.
+    drawn = f"{_file_name(entry.name)}-{fingerprint(place, entry.sample_assignments)[:8]}"
+    run, folder = out / "runs" / place, out / "sets" / drawn / _file_name(task.name)
     if not RunFolder(run).finished:
         fit_folder(
             task.data,

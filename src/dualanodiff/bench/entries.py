@@ -88,7 +88,7 @@ def random_base(like: str, folder: Path, *, seed: int = 0) -> str:
     """
     loaded = load_base(like)
     assert loaded.folder is not None
-    digest = hashlib.sha256("".join(sha256(path) for path in base_files(loaded)).encode()).hexdigest()
+    digest = base_fingerprint(like)
     out = folder / f"like-{Path(like).name}-{digest[:8]}"
     if (out / "random.json").exists():
         return str(out)

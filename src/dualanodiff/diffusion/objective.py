@@ -43,16 +43,16 @@ class Schedule:
         return signal * noisy - sigma * predicted
 
     def snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """What squared errors of the prediction count, (B,), where those of the clean estimate shall count min(abar / (1 - abar), gamma).
+        """What squared errors of the prediction count, (B,), so that those of the clean estimate count min(abar / (1 - abar), gamma).
 
-        Min-SNR weighting (Hang et al., ICCV 2023, eq. 7 and their table of equivalent weights). 0 leaves all at 1.
+        Min-SNR weighting (Hang et al., ICCV 2023). 0 leaves all at 1.
         """
         share = self.alphas_cumprod.to(timesteps.device)[timesteps].float()
         if gamma == 0:
             return torch.ones_like(share)
-        ratio = share / (1 - share)
-        own = ratio if self.prediction_type == "epsilon" else ratio + 1
-        return ratio.clamp(max=gamma) / own
+        # min(ratio, gamma) / ratio and min(ratio, gamma) / (ratio + 1), without the 0 / 0 of pure noise.
+        counted = (gamma * (1 - share) / share.clamp_min(1e-9)).clamp(max=1)
+        return counted if self.prediction_type == "epsilon" else counted * share
 
     def prediction_from(self, noisy: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
         """The prediction that implies these clean latents; the inverse of `clean_from`."""

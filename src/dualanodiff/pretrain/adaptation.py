@@ -32,7 +32,7 @@ from dualanodiff.pretrain.spoil import draw_spoiled_pair
 from dualanodiff.progress import progress
 from dualanodiff.sampler import schedule_of
 from dualanodiff.seeds import numpy_stream, torch_stream
-from dualanodiff.settings import ADAPT_STEPS, Settings, TrainSettings
+from dualanodiff.settings import ADAPT_STEPS, Settings
 from dualanodiff.storage import write_atomic
 
 WARMUP_STEPS = 20
@@ -42,14 +42,14 @@ WARMUP_STEPS = 20
 class AdaptPlan:
     """What is trained, and for how long."""
 
+    rate: float
+    """Peak AdamW rate; a base recommends one in train.adapt_rate."""
     steps: int = ADAPT_STEPS
     """Optimiser steps; the rate falls to zero over all of them."""
     singles: int = 4
     """Good pictures a step."""
     pairs: int = 4
     """Spoiled good pictures with their parts a step."""
-    rate: float = TrainSettings.adapt_rate
-    """Peak AdamW rate."""
     most_normals: int = 200
     """Good pictures that are used at most, evenly spread over all."""
     drawn: int = 256

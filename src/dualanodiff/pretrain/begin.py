@@ -1,13 +1,14 @@
 """Begin a UNet from a trained one: of the same shape, or at half the size inside a new outermost level.
 
-Of the same shape every weight is taken, whatever was predicted: a UNet that predicted v predicts noise about as well
-after a few hundred steps. A new level starts as nothing but 2 x 2 means on the way in and repetition on the way out,
+Of the same shape every weight is taken, whatever was predicted: what features see of a picture is the same for v and
+for noise, and the outermost layers learn the rest anew. A new level starts as nothing but 2 x 2 means on the way in and repetition on the way out,
 so that the grown UNet begins near what the small one did to a picture of half the size (not at it: the outermost
 convolutions see neighbours half a cell nearer) and learns what is new: detail. Its residual branches start silent;
 every other weight, the text encoder's and the pair's too, is the small one's own average.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,52 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from dualanodiff.checkpoints import load_checkpoint
-from dualanodiff.errors import ModelError
+from dualanodiff.errors import ModelError, RunError
 
 
 @torch.no_grad()
 def begin_from(model: nn.Module, unet: UNet2DConditionModel, state: Path) -> None:
     """Set the weights of a fresh `Pretrained` from the training state of one of its shape, or with a level less.
 
-    ModelError where the widths fit neither way: the outermost two of `unet` must equal the outermost of the small one.
+    ModelError where there is none, where it cannot be read, and where the shapes fit neither way: of the same shape every
+    weight must be there, else all but those of one outermost level without attention.
     """
-    groups, meta = load_checkpoint(state)
-    own = dict(model.named_parameters())
-    grown = len(meta["plan"]["channels"]) < len(unet.config["block_out_channels"])
-    moved = {_inside(name) if grown else name: tensor for name, tensor in groups["average"].items()}
-    unknown = [name for name, tensor in moved.items() if name not in own or own[name].shape != tensor.shape]
-    if unknown:
-        msg = f"{state}: {unknown[0]} does not fit; begin from a training whose channels are this one's, or this one's without the first"
+    theirs = _weights(state)
+    own = {name: tensor.shape for name, tensor in model.named_parameters()}
+    inside = {_inside(name): tensor for name, tensor in theirs.items()}
+    last = len(unet.config["block_out_channels"]) - 1
+    new = ("unet.down_blocks.0.", f"unet.up_blocks.{last}.", f"unet.up_blocks.{last - 1}.upsamplers.")
+    if _fits(theirs, own):
+        moved = theirs
+    elif _fits(inside, {name: shape for name, shape in own.items() if not name.startswith(new)}):
+        moved = inside
+    else:
+        msg = (
+            f"{state}: its shape does not fit; give the --channels, --plain-levels and --scale-shift that it was trained with, "
+            f"or for twice the size one level without attention more, outermost, as wide as its first"
+        )
         raise ModelError(msg)
+    weights = dict(model.named_parameters())
     for name, tensor in moved.items():
-        own[name].copy_(tensor)
-    if grown:
+        weights[name].copy_(tensor)
+    if moved is inside:
         _add_level(unet)
+
+
+def _weights(state: Path) -> dict[str, Tensor]:
+    way_out = "give --begin-from the --out of a `pretrain unet` that has kept a state"
+    if not state.is_file():
+        msg = f"{state}: not there; {way_out}"
+        raise ModelError(msg)
+    try:
+        return load_checkpoint(state)[0]["average"]
+    except (RunError, KeyError):
+        msg = f"{state}: not a readable state of `pretrain unet`; {way_out}"
+        raise ModelError(msg) from None
+
+
+def _fits(given: Mapping[str, Tensor], own: Mapping[str, torch.Size]) -> bool:
+    return given.keys() == own.keys() and all(tensor.shape == own[name] for name, tensor in given.items())
 
 
 def _add_level(unet: UNet2DConditionModel) -> None:

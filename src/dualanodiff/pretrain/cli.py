@@ -81,7 +81,9 @@ def unet(
     begin: Annotated[
         Path | None,
         typer.Option(
-            "--begin-from", metavar="FOLDER", help="A training to begin from: of this shape, or at half the size."
+            "--begin-from",
+            metavar="FOLDER",
+            help="A training to begin from: with the same levels, or at half the size with one less.",
         ),
     ] = None,
     rate: Annotated[float, typer.Option("--learning-rate", min=0, help="Peak AdamW rate.")] = 5e-4,

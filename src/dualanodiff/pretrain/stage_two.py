@@ -1,5 +1,6 @@
 """Stage two from end to end: autoencoder and pack -> tokenizer, latent bank, UNet with its pair -> base folder."""
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from dualanodiff.pretrain.text import train_tokenizer
 from dualanodiff.pretrain.unet import Training, UNetPlan, schedule_config
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
+from dualanodiff.storage import write_atomic
 
 
 def train_unet(
@@ -38,13 +40,15 @@ def train_unet(
     """Train in `folder`, which holds the autoencoder of stage one, and write the base to `folder`/base.
 
     Everything that takes long is kept in `folder` and resumed. `begin` is the folder of a finished training, of the same
-    shape or at half the size, with the same autoencoder, whose weights this one begins from and whose words it keeps. ModelError when there is no autoencoder.
+    shape or at half the size, with the same autoencoder, whose weights this one begins from and whose words it keeps. ModelError where either is not there.
     """
     if not (folder / "vae" / "config.json").exists():
         msg = (
             f"{folder}/vae: no autoencoder; train it first with `dualanodiff pretrain autoencoder PACK --out {folder}`"
         )
         raise ModelError(msg)
+    if begin is not None and not (folder / "unet.safetensors").exists():
+        _take_words(begin, folder)
     vae = AutoencoderKL.from_pretrained(folder / "vae").requires_grad_(False).eval()
     nn.Module.to(vae, best_device())
     shards = folder / f"bank-{plan.size}"
@@ -52,8 +56,7 @@ def train_unet(
     counts = {"pairs": bank_pairs, "singles": bank_singles}
     if not build_bank(_only_vae(vae), pack, shards, **counts, size=plan.size, seed=plan.seed, seconds=seconds):
         return {"steps": 0, "seconds": 0.0, "base": str(folder / "base")}
-    bank = load_bank(shards)
-    words = (begin or folder) / "words"
+    bank, words = load_bank(shards), folder / "words"
     tokenizer = _tokenizer(bank, words)
     training = Training(plan, tokenizer, bank, folder, begin)
     for step in training.run(seconds - (time.monotonic() - began)):
@@ -95,6 +98,18 @@ def _only_vae(vae: AutoencoderKL, plan: UNetPlan | None = None) -> Base:
     scheduler = DDPMScheduler.from_config({key: value for key, value in config.items() if key != "set_alpha_to_one"})
     missing: Any = None
     return Base("", None, vae, missing, missing, missing, scheduler)  # pyright: ignore[reportArgumentType]
+
+
+def _take_words(begin: Path, folder: Path) -> None:
+    """Copy the words that the other training's text encoder knows; ModelError where that is no training."""
+    for part in ("unet.safetensors", "words/tokenizer.json"):
+        if not (begin / part).is_file():
+            msg = f"{begin / part}: not there; give --begin-from the --out of a `pretrain unet` that has kept a state"
+            raise ModelError(msg)
+    (folder / "words").mkdir(parents=True, exist_ok=True)
+    # The tokenizer's own file is the last one: with it the folder is whole.
+    for path in sorted((begin / "words").iterdir(), key=lambda path: path.name == "tokenizer.json"):
+        write_atomic(folder / "words" / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
 
 
 def _tokenizer(bank: Bank, folder: Path) -> CLIPTokenizer:

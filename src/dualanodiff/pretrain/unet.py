@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from dualanodiff.diffusion.objective import Schedule, branch_losses, inclusion_loss
+from dualanodiff.errors import ModelError
 from dualanodiff.memory import best_device
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
@@ -40,6 +41,8 @@ SCHEDULE: dict[str, Any] = {
     "clip_sample": False,
     "set_alpha_to_one": False,
 }
+_FIXED = ("channels", "plain_levels", "scale_shift", "prediction", "zero_snr")
+"""What a training keeps from its first step to its last."""
 CHECK_LEVELS = (0.98, 0.9, 0.75, 0.55, 0.35, 0.2, 0.1, 0.05)
 """Shares of the clean latents' variance at which a UNet is checked: the same noise for every schedule."""
 
@@ -330,6 +333,12 @@ class Training:
 
     def _resume(self) -> None:
         groups, meta = load_checkpoint(self.state)
+        mine = asdict(self.plan) | {"channels": list(self.plan.channels)}
+        for name in _FIXED:
+            if (before := meta["plan"].get(name, mine[name])) != mine[name]:
+                option = "--" + name.replace("_", "-")
+                msg = f"{self.state}: was begun with {option} {before}, now {mine[name]}; go on with the same, or choose another --out"
+                raise ModelError(msg)
         self.model.load_state_dict(groups["model"], strict=False)
         self.average.shadow_params = [
             groups["average"][name].to(self.device) for name, _ in self.model.named_parameters()
