@@ -38,10 +38,9 @@ def adapt(
 ) -> dict[str, Any]:
     """Write the base folder `out`, going on where an earlier call stopped; a finished one is returned as it is.
 
-    Of the settings, the base's own if none, data.resolution, the flips and the prompts matter, and train.adapt_rate where no plan
-    is given. Returns base, category,
-    normals, steps, loss and seconds. Raises DataError without good pictures, SettingsError for
-    a rate that teaches nothing, and RunError where `out` holds another base.
+    Of the settings, the base's own if none, data.resolution, the flips and the prompts matter, and train.adapt_rate where
+    no plan is given. Returns base, category, normals, steps, loss and seconds. Raises DataError without good pictures,
+    SettingsError for a rate that teaches nothing, and RunError where `out` holds another base.
     """
     loaded = load_base(base)
     settings = settings or recommended(loaded)
@@ -87,13 +86,11 @@ def adapted_base(
 ) -> str:
     """The base adapted to this product below `folder`, made unless it is there; the same for all defect types.
 
-    It is adapted for train.adapt_steps at train.adapt_rate. Its folder is named after a hash of base, good pictures, plan and settings, so that
-    another of these makes another.
+    It is adapted for train.adapt_steps at train.adapt_rate. Its folder is named after a hash of base, good pictures, plan
+    and settings, so that another of these makes another.
     """
-    plan, product = (
-        AdaptPlan(steps=settings.train.adapt_steps, rate=settings.train.adapt_rate),
-        find_product(data, category),
-    )
+    plan = AdaptPlan(steps=settings.train.adapt_steps, rate=settings.train.adapt_rate)
+    product = find_product(data, category)
     files = [file_record(path, "normal") for path in choose_normals(product, plan.most_normals)]
     files += [file_record(path, "base") for path in base_files(base)]
     digest = hashlib.sha256(json.dumps(_facts(settings, plan, files), sort_keys=True).encode()).hexdigest()

@@ -26,7 +26,7 @@ def adapt_command(
     base: BaseOption = "mini",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Optimiser steps.")] = ADAPT_STEPS,
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0, help="Peak AdamW rate; as the base's card says if none.")
+        float | None, typer.Option("--rate", help="Peak AdamW rate; as the base's card says if none.")
     ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,

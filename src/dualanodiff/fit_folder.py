@@ -39,7 +39,7 @@ def fit_folder(
     """Learn `defect` from the shots of a data folder; returns run, shots, steps, loss, seconds and what was chosen.
 
     Where train.adapt_steps asks for it and the product has good pictures, the base is adapted to them first: into the folder
-    `adapted`, which is `adapted` beside the run if it is not given, unless it is there already.
+    `adapted`, which is `adapted` beside the run if it is not given, unless it is there already. A run that was begun keeps its own.
     Raises DataError, SettingsError, ModelError or RunError, each naming what is wrong and the way out.
     """
     product, name = pick(data, category, defect)

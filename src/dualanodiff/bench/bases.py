@@ -97,16 +97,17 @@ def compare_bases(
             judged = (METHOD, reference.fingerprint, len(reference.held_out), meter.names, asdict(budget), task.name)
             for entry in [None, *entries]:
                 if entry is None:
-                    base, key = "", fingerprint(REAL, judged)
+                    base, digest, key = "", "", fingerprint(REAL, judged)
                 else:
                     base = base_of(entry, entries, out)
-                    key = fingerprint(base_fingerprint(base), asdict(entry), judged)
+                    digest = base_fingerprint(base)
+                    key = fingerprint(digest, asdict(entry), judged)
                 if key not in known:
                     row = {"key": key, "base": entry.name if entry else REAL, "task": task.name}
                     row |= (
                         _judge_real(reference, meter)
                         if entry is None
-                        else _make_cell(entry, base, task, out, budget, reference, meter)
+                        else _make_cell(entry, base, digest, task, out, budget, reference, meter)
                     )
                     append_jsonl(log, row)
                     known[key] = row
@@ -123,16 +124,18 @@ def compare_bases(
 
 
 def _make_cell(
-    entry: Entry, base: str, task: Task, out: Path, budget: Budget, reference: Reference, meter: Meter
+    entry: Entry, base: str, digest: str, task: Task, out: Path, budget: Budget, reference: Reference, meter: Meter
 ) -> dict[str, Any]:
-    """Fit, generate and judge; a run that another entry made with the same fit is shared."""
+    """Fit the base of this digest, generate and judge; a run that another entry made with the same fit is shared."""
     assignments = {
         "train.max_train_steps": str(budget.steps),
         "train.preview_steps": "0",
         "seed": str(budget.seed),
         **entry.fit_assignments,
     }
-    place = f"{_file_name(Path(base).name)}-{fingerprint(base_fingerprint(base), assignments, budget.shots)[:8]}/{_file_name(task.name)}"
+    place = (
+        f"{_file_name(Path(base).name)}-{fingerprint(digest, assignments, budget.shots)[:8]}/{_file_name(task.name)}"
+    )
     # Named after what it is drawn from: a base that was made anew under its old name draws another set.
     drawn = f"{_file_name(entry.name)}-{fingerprint(place, entry.sample_assignments)[:8]}"
     run, folder = out / "runs" / place, out / "sets" / drawn / _file_name(task.name)

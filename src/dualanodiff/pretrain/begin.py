@@ -1,10 +1,9 @@
 """Begin a UNet from a trained one: of the same shape, or at half the size inside a new outermost level.
 
-Of the same shape every weight is taken, whatever was predicted: what features see of a picture is the same for v and
-for noise, and the outermost layers learn the rest anew. A new level starts as nothing but 2 x 2 means on the way in and repetition on the way out,
-so that the grown UNet begins near what the small one did to a picture of half the size (not at it: the outermost
-convolutions see neighbours half a cell nearer) and learns what is new: detail. Its residual branches start silent;
-every other weight, the text encoder's and the pair's too, is the small one's own average.
+Of the same shape every weight is taken, whatever was predicted. A new level starts as nothing but 2 x 2 means on the
+way in and repetition on the way out, so that the grown UNet begins near what the small one did to a picture of half the
+size (not at it: the outermost convolutions see neighbours half a cell nearer) and learns what is new: detail. Its
+residual branches start silent; every other weight, the text encoder's and the pair's too, is the small one's own average.
 """
 
 import re
@@ -24,7 +23,7 @@ from dualanodiff.errors import ModelError, RunError
 def begin_from(model: nn.Module, unet: UNet2DConditionModel, state: Path) -> None:
     """Set the weights of a fresh `Pretrained` from the training state of one of its shape, or with a level less.
 
-    ModelError where there is none, where it cannot be read, and where the shapes fit neither way: of the same shape every
+    ModelError where it cannot be read, and where the shapes fit neither way: of the same shape every
     weight must be there, else all but those of one outermost level without attention.
     """
     theirs = _weights(state)
@@ -49,16 +48,22 @@ def begin_from(model: nn.Module, unet: UNet2DConditionModel, state: Path) -> Non
         _add_level(unet)
 
 
+def find_training(folder: Path) -> None:
+    """ModelError unless the folder holds the state and the words of a training."""
+    for path in (folder / "unet.safetensors", folder / "words" / "tokenizer.json"):
+        if not path.is_file():
+            raise _no_training(path, "not there")
+
+
 def _weights(state: Path) -> dict[str, Tensor]:
-    way_out = "give --begin-from the --out of a `pretrain unet` that has kept a state"
-    if not state.is_file():
-        msg = f"{state}: not there; {way_out}"
-        raise ModelError(msg)
     try:
         return load_checkpoint(state)[0]["average"]
     except (RunError, KeyError):
-        msg = f"{state}: not a readable state of `pretrain unet`; {way_out}"
-        raise ModelError(msg) from None
+        raise _no_training(state, "not a readable state of `pretrain unet`") from None
+
+
+def _no_training(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path}: {what}; give --begin-from the --out of a `pretrain unet` that has kept a state")
 
 
 def _fits(given: Mapping[str, Tensor], own: Mapping[str, torch.Size]) -> bool:

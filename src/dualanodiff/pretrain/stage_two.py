@@ -17,6 +17,7 @@ from dualanodiff.images import to_rgb, write_png
 from dualanodiff.memory import best_device
 from dualanodiff.model.base import Base
 from dualanodiff.pretrain.bank import Bank, build_bank, load_bank
+from dualanodiff.pretrain.begin import find_training
 from dualanodiff.pretrain.folder import write_base
 from dualanodiff.pretrain.pictures import Pack
 from dualanodiff.pretrain.text import train_tokenizer
@@ -102,10 +103,7 @@ def _only_vae(vae: AutoencoderKL, plan: UNetPlan | None = None) -> Base:
 
 def _take_words(begin: Path, folder: Path) -> None:
     """Copy the words that the other training's text encoder knows; ModelError where that is no training."""
-    for part in ("unet.safetensors", "words/tokenizer.json"):
-        if not (begin / part).is_file():
-            msg = f"{begin / part}: not there; give --begin-from the --out of a `pretrain unet` that has kept a state"
-            raise ModelError(msg)
+    find_training(begin)
     (folder / "words").mkdir(parents=True, exist_ok=True)
     # The tokenizer's own file is the last one: with it the folder is whole.
     for path in sorted((begin / "words").iterdir(), key=lambda path: path.name == "tokenizer.json"):

@@ -145,10 +145,8 @@ class Pretrained(nn.Module):
         pairs = len(batch.image_prompts)
         noisy = self.schedule.add_noise(batch.pairs, batch.pair_noise, batch.pair_times)
         found = self.dual(noisy, batch.pair_times, text[: 2 * pairs].unflatten(0, (2, pairs)))
-        weight = self._weight(batch.pair_times)
-        losses = branch_losses(
-            found * weight, self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times) * weight
-        )
+        wanted = self.schedule.target(batch.pairs, batch.pair_noise, batch.pair_times)
+        losses = branch_losses(found, wanted, self._weight(batch.pair_times))
         inclusion = losses.new_zeros(())
         if self.plan.inclusion > 0:
             clean = self.schedule.clean_from(noisy, found.float(), batch.pair_times)
@@ -157,13 +155,12 @@ class Pretrained(nn.Module):
         noisy = self.schedule.add_noise(batch.singles, batch.single_noise, batch.single_times)
         alone = self.unet(noisy, batch.single_times, text[2 * pairs :]).sample
         wanted = self.schedule.target(batch.singles, batch.single_noise, batch.single_times)
-        weight = self._weight(batch.single_times)
-        return torch.stack([*losses, ((alone.float() - wanted) * weight).square().mean(), inclusion])
+        [single] = branch_losses(alone[None], wanted[None], self._weight(batch.single_times))
+        return torch.stack([*losses, single, inclusion])
 
     def _weight(self, times: Tensor) -> Tensor:
-        """What predictions are multiplied by before they are squared, (B, 1, 1, 1); the plan's noise_weight is their square's bound."""
-        share = self.schedule.levels(times, times)[0].square()
-        return (1 / share).clamp(max=self.plan.noise_weight).sqrt()
+        """What squared errors of the prediction count, (B,); the plan's noise_weight is the most."""
+        return (1 / self.schedule.alphas_cumprod.to(times.device)[times]).clamp(max=self.plan.noise_weight)
 
 
 @dataclass(frozen=True)
