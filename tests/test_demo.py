@@ -21,11 +21,11 @@ from small import SMALL
 def tiny_demo(tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that runs a demo of few and small pictures in `tmp_path`."""
     monkeypatch.setattr(demo, "PICTURES", 3)
-    monkeypatch.setattr(demo, "NORMALS", 3)
+    monkeypatch.setattr(demo, "NORMALS", 8)
     monkeypatch.setattr(demo, "PAIRS", 3)
     write = demo.write_product
     monkeypatch.setattr(demo, "write_product", lambda *args, **options: write(*args, **options | {"size": 64}))
-    short = {key: str(value) for key, value in SMALL.items()} | {"train.max_train_steps": "2"}
+    short = {key: str(value) for key, value in SMALL.items()} | {"train.max_train_steps": "2", "train.adapt_steps": "2"}
 
     def run(**changes: Any) -> dict[str, Any]:
         return run_demo(tmp_path / "demo", **{"base": str(tiny_base_folder), "assignments": short} | changes)
@@ -42,6 +42,8 @@ def test_the_demo_leaves_data_a_run_a_set_a_sheet_and_a_judgement(tiny_demo: Any
     assert {path.name for path in (out / "data").iterdir() if path.is_dir()} == {"cap", "washer", "tile"}
     assert len(list((out / "data" / "cap" / "test" / "stain").glob("*.png"))) == 3
     assert RunFolder(out / "run").finished
+    [adapted] = (out / "adapted").iterdir()
+    assert Path(RunFolder(out / "run").base_name()) == adapted
     assert PairSet.open(out / "set").done() == {0, 1, 2}
     assert read_rgb(Path(result["look_at"])).std() > 0
     assert json.loads((out / "demo.json").read_text()) == result

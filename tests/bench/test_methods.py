@@ -81,6 +81,19 @@ def test_methods_that_differ_after_the_fit_share_it(making, fits):
     }
 
 
+def test_a_base_made_anew_under_its_name_is_fitted_and_drawn_anew_and_rivals_are_not(making, fits, monkeypatch):
+    folders, facts = [], []
+    for content in ("old", "new"):
+        monkeypatch.setattr(methods, "_content_of", lambda _, content=content: content)
+        folders.append([make_source(METHODS[name], making, "scratch", 0, 0).folder for name in ("ours", "diffaug")])
+        facts.append([making.facts(METHODS[name]) for name in ("ours", "diffaug", "real-shots")])
+    assert len({words["out"] for words in fits["fit"]}) == 2
+    (ours, rival), (ours_anew, rival_anew) = folders
+    assert ours != ours_anew
+    assert rival == rival_anew
+    assert [old == new for old, new in zip(*facts, strict=True)] == [False, True, True]
+
+
 def test_seeds_may_share_a_fit(making, fits):
     for seed in (0, 1):
         make_source(METHODS["ours"], making, "scratch", seed, 0)

@@ -113,15 +113,16 @@ class Contest:
         for place in places:
             for method in methods:
                 for seed in self.seeds:
-                    key = self._key(method, place, seed)
-                    if key not in known:
-                        try:
-                            known[key] = {"key": key, **self._cell(method, place, seed)}
-                        except DualAnoDiffError as error:
-                            where = {"method": method.name, "data": place.name, "seed": str(seed)}
-                            self.failed.append({**where, "error": str(error)})
-                            continue
-                        append_jsonl(self.out / "cells.jsonl", known[key])
+                    try:
+                        key = self._key(method, place, seed)
+                        if key not in known:
+                            made = {"key": key, **self._cell(method, place, seed)}
+                            append_jsonl(self.out / "cells.jsonl", made)
+                            known[key] = made
+                    except DualAnoDiffError as error:
+                        where = {"method": method.name, "data": place.name, "seed": str(seed)}
+                        self.failed.append({**where, "error": str(error)})
+                        continue
                     rows.append(known[key])
             self._tasks.clear()
             self._references.clear()
@@ -133,7 +134,7 @@ class Contest:
             "format": METHOD,
             **method.facts(),
             **self.protocol.facts(),
-            **(making.facts() if not method.arm else {"shots": making.shots}),
+            **making.facts(method),
             "data": place.name,
             "content": place.fingerprint(),
             "seed": seed,

@@ -6,11 +6,13 @@ with a fit share it. Two more are no generators: "real-shots" and "no-defects" t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from dualanodiff.bench.entries import base_fingerprint, fingerprint
 from dualanodiff.change import change_maps
 from dualanodiff.data.catalog import Category, choose_name
 from dualanodiff.data.shots import Shot, find_shots, part_target
@@ -107,17 +109,26 @@ class Making:
     textures: Path | None = None
     object_model: Path | None = None
 
-    def facts(self) -> dict[str, Any]:
-        """What the cells of all methods depend on."""
-        return {
+    def facts(self, method: Method) -> dict[str, Any]:
+        """What a method's cells depend on: the base and the settings of fits only where it fits."""
+        if method.arm:
+            return {"shots": self.shots}
+        facts: dict[str, Any] = {
             "count": self.count,
             "size": self.size,
-            "base": self.base,
             "shots": self.shots,
-            "assignments": dict(self.assignments or {}),
             "textures": str(self.textures or ""),
             "object_model": str(self.object_model or ""),
         }
+        if method.fit:
+            facts |= {"base": _content_of(self.base), "assignments": dict(self.assignments or {})}
+        return facts
+
+
+@cache
+def _content_of(base: str) -> str:
+    """A base by content, once a process: one made anew under its old name is another."""
+    return base_fingerprint(base)
 
 
 def read_methods(words: Sequence[str]) -> list[Method]:
@@ -140,7 +151,7 @@ def make_source(method: Method, making: Making, defect: str, seed: int, fit_seed
     """The set of one method, defect type and seed, made as far as it is not there yet."""
     if method.folder is not None:
         return _open_foreign(method.folder, making.category.name, defect)
-    place = making.out / "sets" / method.name / making.category.name / defect / f"seed-{seed}"
+    place = making.out / "sets" / _set_name(method, making) / making.category.name / defect / f"seed-{seed}"
     if method.rival:
         make_set(
             method.rival,
@@ -163,6 +174,17 @@ def make_source(method: Method, making: Making, defect: str, seed: int, fit_seed
     return open_source(place)
 
 
+def _run_name(method: Method, making: Making) -> str:
+    """The fit, and a hash of the base and the settings over it: a base made anew, or another setting, is another run."""
+    facts = (_content_of(making.base), FITS[method.fit], making.assignments, making.shots)
+    return f"{method.fit}-{fingerprint(*facts)[:8]}"
+
+
+def _set_name(method: Method, making: Making) -> str:
+    """The method, and for ours a hash of the run that it is drawn from."""
+    return f"{method.name}-{fingerprint(_run_name(method, making))[:8]}" if method.fit else method.name
+
+
 def _open_foreign(folder: Path, category: str, defect: str) -> Source:
     """A tree of others for all categories, or a set of ours of this defect type."""
     for place in (folder / category / defect, folder / defect):
@@ -174,7 +196,7 @@ def _open_foreign(folder: Path, category: str, defect: str) -> Source:
 def _generate(method: Method, making: Making, defect: str, seed: int, fit_seed: int, out: Path) -> None:
     """Fit where that is not done yet, and generate."""
     name = making.category.name
-    run = making.out / "runs" / method.fit / name / defect / f"seed-{fit_seed}"
+    run = making.out / "runs" / _run_name(method, making) / name / defect / f"seed-{fit_seed}"
     if not RunFolder(run).finished:
         own = {key: text.format(category=name, defect=defect) for key, text in FITS[method.fit].items()}
         fit_folder(

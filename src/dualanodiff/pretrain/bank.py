@@ -20,19 +20,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.data.shots import part_target
 from dualanodiff.errors import DataError
 from dualanodiff.latents import encode_pictures
 from dualanodiff.model.base import Base
 from dualanodiff.pretrain.ahead import drawn_ahead
 from dualanodiff.pretrain.pictures import Pack, draw_crop
+from dualanodiff.pretrain.spoil import draw_key, spoil
 from dualanodiff.progress import progress
 from dualanodiff.seeds import numpy_stream
 from dualanodiff.storage import drop_unfinished, write_atomic
 from dualanodiff.synth.product import draw_part_on_ground, draw_triple
 
 BATCH, SHARD = 32, 500
+SPOILED = 0.4
+"""Share of the pairs whose good picture is a photograph of the pack, if there is one: textures that synth does not draw."""
 HELD_OUT = 32
 """Pairs, and singles, that a training is checked on and never learns from."""
 
@@ -71,14 +73,20 @@ class DrawnPair:
     captions: tuple[str, str]
 
 
-def draw_pair(generator: np.random.Generator, size: int) -> DrawnPair:
-    """Any pair; the generator alone decides it."""
+def draw_pair(generator: np.random.Generator, size: int, pack: Pack | None = None) -> DrawnPair:
+    """Any pair; the generator and the pack alone decide it.
+
+    With a pack a `SPOILED` share of the pairs are photographs with a procedural defect; the others are procedural as a whole.
+    """
+    if pack is not None and generator.random() < SPOILED:
+        crop, words = draw_crop(pack, generator, size)
+        spoiled = spoil(generator, crop)
+        if spoiled is not None:
+            image, mask, defect = spoiled
+            part = part_target(image, mask, draw_key(generator, image, mask))
+            return DrawnPair(image, part, mask, (f"{words} with {defect}", defect))
     triple = draw_triple(generator, size)
-    inside = triple.image[triple.mask].mean(axis=0)
-    colors = [np.array(color) for color in KEY_COLORS.values()]
-    far = [color for color in colors if np.abs(color - inside).max() > 90] or colors
-    key = far[int(generator.integers(len(far)))]
-    part = part_target(triple.image, triple.mask, (int(key[0]), int(key[1]), int(key[2])))
+    part = part_target(triple.image, triple.mask, draw_key(generator, triple.image, triple.mask))
     captions = (f"a {triple.caption.removeprefix('a ')}", triple.defect_caption)
     return DrawnPair(triple.image, part, triple.mask, captions)
 
@@ -166,7 +174,7 @@ def _build_shard(
     single_rows: list[Tensor] = []
     single_captions: list[str] = []
     device = base.vae.device
-    drawn = partial(_draw_pairs, pairs=pairs, size=size, seed=seed)
+    drawn = partial(_draw_pairs, pack=pack, pairs=pairs, size=size, seed=seed)
     for made in drawn_ahead(drawn, range(0, len(pairs), BATCH), device):
         both = [_encode(base, [pair.image for pair in made]), _encode(base, [pair.part for pair in made])]
         pair_rows.append(torch.stack(both, dim=1))
@@ -220,8 +228,8 @@ def _load_shard(path: Path) -> Bank:
         raise DataError(msg) from None
 
 
-def _draw_pairs(begin: int, *, pairs: range, size: int, seed: int) -> list[DrawnPair]:
-    return [draw_pair(numpy_stream(seed, "bank pair", index), size) for index in pairs[begin : begin + BATCH]]
+def _draw_pairs(begin: int, *, pack: Pack | None, pairs: range, size: int, seed: int) -> list[DrawnPair]:
+    return [draw_pair(numpy_stream(seed, "bank pair", index), size, pack) for index in pairs[begin : begin + BATCH]]
 
 
 def _draw_singles(

@@ -270,8 +270,8 @@ def smear(form: Generator, shot: Generator, scene: Scene, place: Place) -> Chang
 
 Defect = Callable[[Generator, Generator, Scene, Place], Change]
 DEFECTS: dict[str, tuple[Defect, float]] = {
-    "scratch": (scratch, 1.6),
-    "crack": (crack, 1.2),
+    "scratch": (scratch, 3.2),
+    "crack": (crack, 4.0),
     "blowhole": (blowhole, 1.2),
     "spot cluster": (spots, 0.8),
     "dent": (dent, 1.0),
@@ -279,10 +279,10 @@ DEFECTS: dict[str, tuple[Defect, float]] = {
     "rust": (rust, 0.9),
     "discolouration": (discolouration, 0.9),
     "hole": (hole, 0.9),
-    "broken piece": (broken, 1.3),
+    "broken piece": (broken, 2.0),
     "chipped edge": (chip, 1.8),
-    "foreign fibre": (fibre, 0.9),
-    "cut": (cut, 0.9),
+    "foreign fibre": (fibre, 1.4),
+    "cut": (cut, 1.8),
     "fold": (fold, 1.5),
     "contamination": (contamination, 1.2),
     "missing print": (missing_print, 4.0),
