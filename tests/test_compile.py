@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from dualanodiff.generation import load
+from dualanodiff.fitted import load
 from dualanodiff.model.fixed import FixedDual
 from model.pairs import FORMS, inputs, random_dual
 from small import adapters, draw_normals, fit_small

@@ -10,7 +10,8 @@ import torch
 from dualanodiff.diffusion.start import start_latents
 from dualanodiff.distilling import Distillation, distill, draw_lessons, student_settings
 from dualanodiff.errors import RunError, SettingsError
-from dualanodiff.generation import FittedModel, generate_set, load
+from dualanodiff.fitted import FittedModel, load
+from dualanodiff.generation import generate_set
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import schedule_of
 from small import adapters, draw_normals, fit_small, logged, same

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from dualanodiff import fitting
 from dualanodiff.data.shots import part_target
 from dualanodiff.errors import SettingsError
+from dualanodiff.fitted import load
 from dualanodiff.fitting import fit, recommended
-from dualanodiff.generation import load
 from dualanodiff.images import read_rgb
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.model.prompts import TextAdapter

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from dualanodiff.errors import DataError, RunError, SettingsError
-from dualanodiff.generation import FittedModel, Pair, generate_set, load
+from dualanodiff.fitted import FittedModel, Pair, load
+from dualanodiff.generation import generate_set
 from dualanodiff.images import read_rgb
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import PAIRS_A_BACKGROUND, PairSampler, quick

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dualanodiff.generation import generate_set, read_shots
+from dualanodiff.fitted import read_shots
+from dualanodiff.generation import generate_set
 from dualanodiff.runs import RunFolder
 from dualanodiff.sets import PairSet
 from small import SIDE, draw_picture

@@ -10,7 +10,7 @@ import torch
 
 from dualanodiff import fitting, sampler
 from dualanodiff.diffusion.objective import Schedule
-from dualanodiff.generation import load
+from dualanodiff.fitted import load
 from dualanodiff.memory import forget_peak, in_use, is_out_of_memory, peak
 from dualanodiff.pair_model import Batch, PairModel
 from dualanodiff.runs import RunFolder

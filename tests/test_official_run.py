@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dualanodiff.errors import ModelError, RunError
-from dualanodiff.generation import generate_set, load
+from dualanodiff.fitted import load
+from dualanodiff.generation import generate_set
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.model.official import to_official

@@ -240,7 +240,7 @@ def test_a_file_record_is_of_the_files_bytes(tmp_path: Path) -> None:
 
 
 def test_a_run_needs_its_data_no_more(tiny_base_folder: Path, tmp_path: Path) -> None:
-    from dualanodiff.generation import load
+    from dualanodiff.fitted import load
 
     shots, normals = draw_shots(1, tmp_path / "shots"), draw_normals(tmp_path / "normals")
     run = fit_small(

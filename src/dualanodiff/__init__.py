@@ -12,8 +12,8 @@ from dualanodiff import errors as errors
 if TYPE_CHECKING:
     from dualanodiff.data.shots import Shot as Shot
     from dualanodiff.data.shots import find_shots as find_shots
+    from dualanodiff.fitted import load as load
     from dualanodiff.fitting import fit as fit
-    from dualanodiff.generation import load as load
     from dualanodiff.model.base import load_base as load_base
     from dualanodiff.model.dual import DualUNet as DualUNet
     from dualanodiff.model.official import load_official as load_official
@@ -25,7 +25,7 @@ _HOMES = {
     "Shot": "dualanodiff.data.shots",
     "find_shots": "dualanodiff.data.shots",
     "fit": "dualanodiff.fitting",
-    "load": "dualanodiff.generation",
+    "load": "dualanodiff.fitted",
     "load_base": "dualanodiff.model.base",
     "load_official": "dualanodiff.model.official",
 }

@@ -8,7 +8,8 @@ import numpy as np
 from dualanodiff.change import agreement, change_maps, contrast
 from dualanodiff.errors import RunError
 from dualanodiff.fit_folder import fit_folder
-from dualanodiff.generation import generate_set, read_shots
+from dualanodiff.fitted import read_shots
+from dualanodiff.generation import generate_set
 from dualanodiff.images import read_rgb, resize_mask, resize_rgb
 from dualanodiff.runs import RunFolder
 from dualanodiff.sets import PairSet

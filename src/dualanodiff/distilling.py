@@ -20,7 +20,7 @@ from dualanodiff.checkpoints import load_checkpoint, optimizer_tensors, restore_
 from dualanodiff.diffusion.objective import Schedule
 from dualanodiff.diffusion.sampling import SCHEDULERS
 from dualanodiff.errors import RunError, SettingsError
-from dualanodiff.generation import FittedModel, load
+from dualanodiff.fitted import FittedModel, load
 from dualanodiff.loop import Loop
 from dualanodiff.model.adapters import load_adapters, save_adapters
 from dualanodiff.model.fixed import FixedDual

@@ -21,6 +21,9 @@ from dualanodiff.model.fixed import FixedDual
 from dualanodiff.seeds import numpy_stream, stream_seed, torch_stream
 from dualanodiff.settings import SampleSettings
 
+Leader = Callable[[Sequence[int], int, float], Callable[[Tensor, float], Tensor]]
+"""For pairs' indices, a seed and a share of the steps: what to make of each step's clean latents."""
+
 PAIRS_A_BACKGROUND = 50
 """Pairs in a row that share one background, as in the released scripts; sharing makes its pass nearly free."""
 
@@ -61,6 +64,8 @@ class PairSampler:
     """The key colour, for the inclusion law; None switches it off."""
     backgrounds: Tensor | None = None
     """(n, c, h, w): clean latents of normal pictures' backgrounds."""
+    lead: Leader | None = None
+    """What leads the parts of pairs from nothing to the shots' shapes, where sample.lead asks for it."""
     part_tokens: tuple[int, ...] = ()
     """Positions of the part prompt's own words, whose attention shows the defect."""
 
@@ -78,6 +83,7 @@ class PairSampler:
             self.mean if settings.start == "mean" else None,
             settings,
             background=self.background(indices, seed),
+            adjust_clean=None if self.lead is None else self.lead(indices, seed, settings.lead),
             record_attention=record_attention,
         )
         latents, part = self.show_part(latents, settings)

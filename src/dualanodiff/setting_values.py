@@ -7,7 +7,7 @@ from dualanodiff.errors import SettingsError
 _NOT_NEGATIVE = (
     "model.text_rank train.lr_warmup_steps train.preview_steps train.part_weight train.inclusion_weight train.prompt_dropout "
     "train.snr_gamma train.adapt_steps train.adapt_rate "
-    "train.learning_rate train.adam_weight_decay train.max_grad_norm sample.inclusion sample.guidance_from sample.guidance_until "
+    "train.learning_rate train.adam_weight_decay train.max_grad_norm sample.inclusion sample.lead sample.guidance_from sample.guidance_until "
     "onto.inclusion onto.strange onto.begin onto.smallest onto.collar "
     "onto.inside onto.visible mask.threshold"
 )
@@ -16,7 +16,7 @@ _AT_LEAST_ONE = (
     "train.patience "
     "sample.num_inference_steps sample.batch_size onto.attempts mask.minimum_area"
 )
-_SHARES = "train.prompt_dropout sample.inclusion sample.guidance_from sample.guidance_until onto.freedom onto.inclusion onto.inside mask.threshold"
+_SHARES = "train.prompt_dropout sample.inclusion sample.lead sample.guidance_from sample.guidance_until onto.freedom onto.inclusion onto.inside mask.threshold"
 _MINIMUM: dict[str, float] = {
     **dict.fromkeys(_NOT_NEGATIVE.split(), 0),
     **dict.fromkeys(_AT_LEAST_ONE.split(), 1),

@@ -12,7 +12,8 @@ import pytest
 from scipy import ndimage
 
 from dualanodiff.errors import DataError, RunError
-from dualanodiff.generation import generate_set, kind_of, load
+from dualanodiff.fitted import load
+from dualanodiff.generation import generate_set, kind_of
 from dualanodiff.images import read_rgb, write_png
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.onto import making

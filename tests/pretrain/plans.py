@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from dualanodiff.pretrain.autoencoder import AutoencoderPlan
+from dualanodiff.pretrain.batch import UNetPlan
 from dualanodiff.pretrain.pictures import PACKED_SIDE, Pack
-from dualanodiff.pretrain.unet import UNetPlan
 
 
 def small_pack(count: int = 6) -> Pack:

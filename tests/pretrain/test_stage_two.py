@@ -13,20 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.errors import DataError, ModelError, RunError
+from dualanodiff.fitted import load
 from dualanodiff.fitting import fit
-from dualanodiff.generation import load
 from dualanodiff.images import read_rgb
 from dualanodiff.model.base import load_base
 from dualanodiff.pretrain.autoencoder import train_autoencoder
 from dualanodiff.pretrain.bank import Bank, draw_pair, load_bank
+from dualanodiff.pretrain.batch import Batch, UNetPlan, draw_batch
 from dualanodiff.pretrain.stage_two import train_unet
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder, train_tokenizer
-from dualanodiff.pretrain.unet import (
-    Batch,
-    Training,
-    UNetPlan,
-    draw_batch,
-)
+from dualanodiff.pretrain.unet import Training
 from dualanodiff.seeds import numpy_stream
 from pretrain.plans import autoencoder_plan, small_pack, unet_plan
 from small import draw_shots, small_settings

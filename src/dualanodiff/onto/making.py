@@ -18,7 +18,7 @@ from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.onto.compose import Composed, Palette, compose
-from dualanodiff.onto.hold import Held
+from dualanodiff.onto.hold import Held, cells_of
 from dualanodiff.onto.judging import Verdict, judge
 from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent, find_object
 from dualanodiff.onto.strange import colors_of, strangeness
@@ -232,10 +232,7 @@ def _denoise(
     base, device = sampler.base, sampler.text.device
     plain = encode_pictures(base, seen).to(device)
     hint = encode_pictures(base, [place.hint for place in places]).to(device)
-    cells = torch.stack([torch.from_numpy(place.allowed) for place in places])[:, None].float()
-    allowed = torch.nn.functional.adaptive_avg_pool2d(cells, (plain.shape[-2], plain.shape[-1]))
-    # A cell that the place only touches may be drawn in: a defect's edge lies in it.
-    allowed = (2 * allowed).clamp(0, 1).to(device)
+    allowed = cells_of([place.allowed for place in places], plain).to(device)
     held = Held(plain, kind.ground.to(device), allowed)
     background = None
     if kind.background_scale is not None:

@@ -95,6 +95,13 @@ def unet(
     noise_weight: Annotated[
         float, typer.Option("--noise-weight", min=1, help="Most that an error counts where little signal is left.")
     ] = 1.0,
+    part_weight: Annotated[float, typer.Option("--part-weight", min=0, help="Weight of the part branch's loss.")] = 1.0,
+    layout_share: Annotated[
+        float,
+        typer.Option(
+            "--layout-share", min=0, max=1, help="Share of timesteps from 400 to 900, where layout is decided."
+        ),
+    ] = 0.0,
     zero_snr: Annotated[bool, typer.Option("--zero-snr", help="The last timestep is pure noise.")] = False,
     scale_shift: Annotated[
         bool, typer.Option("--scale-shift", help="The noise level also scales features, not only shifts them.")
@@ -109,9 +116,9 @@ def unet(
     as_json: JsonOption = False,
 ) -> None:
     """Train the UNet with its pair of branches, and write the base to FOLDER/base."""
+    from dualanodiff.pretrain.batch import UNetPlan
     from dualanodiff.pretrain.pictures import load_pack
     from dualanodiff.pretrain.stage_two import train_unet
-    from dualanodiff.pretrain.unet import UNetPlan
 
     text = card.read_text(encoding="utf-8") if card else ""
     widths = tuple(int(width) for width in channels.split(",") if width.strip().isdecimal())
@@ -127,7 +134,7 @@ def unet(
         raise SettingsError(msg)
     plan = replace(plan, pairs=batch_pairs, singles=batch_singles, inclusion=inclusion)
     plan = replace(plan, prediction=prediction.value, zero_snr=zero_snr, scale_shift=scale_shift)
-    plan = replace(plan, noise_weight=noise_weight)
+    plan = replace(plan, noise_weight=noise_weight, part_weight=part_weight, layout_share=layout_share)
     bank = {"bank_pairs": pairs, "bank_singles": singles}
     result = train_unet(load_pack(file), out, plan, begin=begin, card=text, seconds=_seconds(minutes), **bank)
     done = result["steps"] == steps

@@ -17,11 +17,12 @@ from dualanodiff.images import to_rgb, write_png
 from dualanodiff.memory import best_device
 from dualanodiff.model.base import Base
 from dualanodiff.pretrain.bank import Bank, build_bank, load_bank
+from dualanodiff.pretrain.batch import UNetPlan
 from dualanodiff.pretrain.begin import find_training
 from dualanodiff.pretrain.folder import write_base
 from dualanodiff.pretrain.pictures import Pack
 from dualanodiff.pretrain.text import train_tokenizer
-from dualanodiff.pretrain.unet import Training, UNetPlan, schedule_config
+from dualanodiff.pretrain.unet import Training, schedule_config
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
 from dualanodiff.storage import write_atomic

@@ -7,7 +7,7 @@ the UNet without the pair, so that the base stands alone as well.
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from dualanodiff.errors import ModelError
 from dualanodiff.memory import best_device
 from dualanodiff.model.dual import DualUNet
 from dualanodiff.pretrain.autoencoder import rate_at
-from dualanodiff.pretrain.bank import Bank, choose_prompts
+from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.batch import Batch, UNetPlan, draw_batch
 from dualanodiff.pretrain.begin import begin_from
 from dualanodiff.pretrain.text import TOKENS, build_text_encoder
 from dualanodiff.progress import progress
-from dualanodiff.seeds import numpy_stream, torch_stream
-from dualanodiff.settings import ModelSettings
+from dualanodiff.seeds import torch_stream
 from dualanodiff.storage import append_jsonl
 
 SCHEDULE: dict[str, Any] = {
@@ -45,49 +45,6 @@ _FIXED = ("channels", "plain_levels", "scale_shift", "prediction", "zero_snr")
 """What a training keeps from its first step to its last."""
 CHECK_LEVELS = (0.98, 0.9, 0.75, 0.55, 0.35, 0.2, 0.1, 0.05)
 """Shares of the clean latents' variance at which a UNet is checked: the same noise for every schedule."""
-
-
-@dataclass(frozen=True)
-class UNetPlan:
-    """What is trained, and for how long."""
-
-    steps: int = 8000
-    """Optimiser steps; the rate falls to zero over the last fifth."""
-    size: int = 128
-    """Side of the pictures in pixels."""
-    pairs: int = 8
-    """Procedural pairs a step, two UNet rows each."""
-    singles: int = 4
-    """Single pictures a step."""
-    rate: float = 5e-4
-    """Peak AdamW rate."""
-    channels: tuple[int, ...] = (96, 192)
-    """Widths of the UNet's levels."""
-    plain_levels: int = 0
-    """Outermost levels without attention, where it would cost more than everything else together."""
-    prediction: str = "v_prediction"
-    """v is well-conditioned at every noise level; epsilon's clean estimate is 14 times its error at the noisy end."""
-    zero_snr: bool = False
-    """Whether the last timestep is pure noise, so that the mean colour must be chosen, not read from the noise."""
-    noise_weight: float = 1.0
-    """Most that an error counts at timesteps where little signal is left, for epsilon: 1 / abar up to this, which is the error
-    of v up to there. 1 is the plain loss, by which layout and colours are learned slowly."""
-    scale_shift: bool = False
-    """Whether the noise level also scales features, not only shifts them: a v's share of the input depends on it."""
-    inclusion: float = 0.0
-    """Weight of the inclusion law: both branches' clean estimates agree inside the mask."""
-    rank: int = 32
-    """Rank of the pair's branch adapters."""
-    interaction_rank: int = 64
-    """Width of the pair's low-rank interaction."""
-    rare_prompts: float = 0.5
-    """Share of pairs under the paper's rare-word prompts, the others under their captions."""
-    prompt_dropout: float = 0.1
-    """Share of rows under the empty prompt, which guidance pulls away from."""
-    seed: int = 0
-    """Every random draw comes from it."""
-    save_every: int = 500
-    """Steps between resumable states."""
 
 
 def schedule_config(plan: UNetPlan) -> dict[str, Any]:
@@ -163,56 +120,6 @@ class Pretrained(nn.Module):
         return (1 / self.schedule.alphas_cumprod.to(times.device)[times]).clamp(max=self.plan.noise_weight)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's latents, noise, timesteps and prompts."""
-
-    pairs: Tensor
-    coverage: Tensor
-    pair_noise: Tensor
-    pair_times: Tensor
-    image_prompts: list[str]
-    part_prompts: list[str]
-    singles: Tensor
-    single_noise: Tensor
-    single_times: Tensor
-    single_prompts: list[str]
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same with its tensors there."""
-        return replace(
-            self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        )
-
-
-def draw_batch(bank: Bank, plan: UNetPlan, step: int) -> Batch:
-    """The batch of one step: a function of the seed and the step; the bank's held-out rows are left out."""
-    choice = numpy_stream(plan.seed, "unet", step)
-    noise = torch_stream(plan.seed, "unet", step)
-    prompts = ModelSettings()
-    pair_rows = choice.integers(bank.pairs_to_learn, size=plan.pairs)
-    single_rows = choice.integers(bank.singles_to_learn, size=plan.singles)
-    rare = (prompts.prompt_image, prompts.prompt_part)
-    shares = {"dropout": plan.prompt_dropout, "share": plan.rare_prompts}
-    chosen = [choose_prompts(bank.pair_captions[row], rare, choice.random(), **shares) for row in pair_rows]
-    pairs = bank.pairs[pair_rows].float().transpose(0, 1)
-    singles = bank.singles[single_rows].float()
-    return Batch(
-        pairs=pairs,
-        coverage=bank.coverage[pair_rows].float() / 255,
-        pair_noise=torch.randn(pairs.shape, generator=noise),
-        pair_times=torch.randint(1000, (plan.pairs,), generator=noise),
-        image_prompts=[image for image, _ in chosen],
-        part_prompts=[part for _, part in chosen],
-        singles=singles,
-        single_noise=torch.randn(singles.shape, generator=noise),
-        single_times=torch.randint(1000, (plan.singles,), generator=noise),
-        single_prompts=[
-            "" if choice.random() < plan.prompt_dropout else bank.single_captions[row] for row in single_rows
-        ],
-    )
-
-
 class Training:
     """The state of stage two: weights, their running average, the optimiser and the step.
 
@@ -268,7 +175,7 @@ class Training:
             group["lr"] = self.plan.rate * rate_at(self.step, self.plan.steps, warmup=300)
         with self._precision():
             losses = self.model(draw_batch(self.bank, self.plan, self.step).to(self.device))
-        weights = losses.new_tensor([1.0, 1.0, 1.0, self.plan.inclusion])
+        weights = losses.new_tensor([1.0, self.plan.part_weight, 1.0, self.plan.inclusion])
         (losses * weights).sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
