@@ -346,6 +346,3 @@ def test_an_unknown_setting_is_refused_with_the_nearest(small_run: RunFolder, tm
     with pytest.raises(SettingsError, match=r"--set: unknown setting 'sample.steps'; did you mean"):
         make(small_run, tmp_path / "set", assignments={"sample.steps": "4"})
     assert not (tmp_path / "set").exists()
-
-
-# -- masks

@@ -1,4 +1,4 @@
-"""The whole job on what is shipped: draw a product, adapt the base to it, learn one of its defects, make pairs, look at them."""
+"""The whole job on what is shipped: draw a product, adapt the base to it, learn a defect, make pairs, look at them."""
 
 from pathlib import Path
 from typing import Any

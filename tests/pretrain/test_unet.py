@@ -11,6 +11,7 @@ from transformers import CLIPTokenizer
 
 from dualanodiff.errors import ModelError
 from dualanodiff.pretrain.bank import Bank
+from dualanodiff.pretrain.batch import draw_batch
 from dualanodiff.pretrain.text import train_tokenizer
 from dualanodiff.pretrain.unet import CHECK_LEVELS, Pretrained, Training, build_unet, schedule_config
 from pretrain.plans import unet_plan
@@ -156,3 +157,26 @@ def test_the_inclusion_law_is_trained_where_it_is_asked_for(words: CLIPTokenizer
     assert losses[0][3] == 0
     assert losses[1][3] > 0
     assert losses[0][:3] == pytest.approx(losses[1][:3])
+
+
+def test_the_part_branch_counts_as_much_as_it_is_asked_to(
+    words: CLIPTokenizer, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.Tensor] = []
+    for weight in (0.0, 1.0, 3.0):
+        training = Training(unet_plan(part_weight=weight), words, bank, tmp_path / str(weight))
+        monkeypatch.setattr(nn.utils, "clip_grad_norm_", lambda *_: None)
+        monkeypatch.setattr(training.optimizer, "zero_grad", lambda: None)
+        training._step()
+        weights = training.model.unet.conv_out.weight
+        assert weights.grad is not None
+        found.append(weights.grad)
+    torch.testing.assert_close(found[2] - found[1], 2 * (found[1] - found[0]), rtol=0.1, atol=0.01)
+    assert (found[1] - found[0]).abs().max() > 0.1
+
+
+def test_a_share_of_the_timesteps_is_drawn_where_layout_is_decided(bank: Bank) -> None:
+    times = {share: draw_batch(bank, unet_plan(pairs=400, layout_share=share), 0).pair_times for share in (0, 0.5, 1)}
+    inside = {share: float(((drawn >= 400) & (drawn < 900)).float().mean()) for share, drawn in times.items()}
+    assert inside == {0: pytest.approx(0.5, abs=0.08), 0.5: pytest.approx(0.75, abs=0.08), 1: 1.0}
+    assert float((times[0] == times[0.5]).float().mean()) == pytest.approx(0.5, abs=0.08)
