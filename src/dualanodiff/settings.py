@@ -135,7 +135,7 @@ class SampleSettings:
     start: Literal["mean", "noise"] = "mean"
     """Begin from the shots' mean latent under the noise (the colours are then the shots'), or from pure noise as the paper does."""
     lead: float = 0.0
-    """Share of the steps, at the beginning, in which the part is led to a shot's shape, moved, mirrored and scaled; 0 is the paper. For bases too small to find the shape of a crack by themselves."""
+    """Share of the steps, at the beginning, in which the part is led to a shot's shape, moved, mirrored, scaled and bent; 0 is the paper. For bases too small to find the shape of a crack by themselves."""
     inclusion: float = 0.0
     """Strength in 0..1 with which the image is made to show what the part draws, after the last step; 0 is the paper."""
 

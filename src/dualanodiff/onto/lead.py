@@ -2,7 +2,7 @@
 
 At much noise a small base does not see that specks in a row are a line: it was trained too little for that, and so a crack
 falls apart. Where and of which shape a defect is, is what shots can tell. So for the first steps the part's predicted
-clean latents are replaced by a shot's defect, moved, mirrored and scaled; the image branch sees it through the
+clean latents are replaced by a shot's defect, moved, mirrored, scaled and bent; the image branch sees it through the
 interaction. Then both branches are free, the part about the place that it was led to.
 """
 
@@ -19,6 +19,9 @@ from dualanodiff.model.base import Base
 from dualanodiff.onto.hold import cells_of
 from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent, find_object
 from dualanodiff.seeds import numpy_stream
+
+BEND = 0.025
+"""How far shapes are bent, as a share of their longer side: a handful of shots has but a handful of outlines."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Lead:
             region=self.usual if self.shapes.on_object else np.ones_like(self.usual),
             frame=extent(self.usual),
             flips=self.flips,
+            bend=BEND,
         )
 
     @property
