@@ -121,6 +121,14 @@ def test_a_defect_of_the_whole_object_covers_the_whole_of_another():
     assert (shown(place) == inside).all()
     assert np.abs(place.hint[inside].astype(int) - (150, 90, 30)).max() < 3
     assert (place.allowed == inside).all()
+    # Where there is no part yet, it keeps its own outline and size.
+    square = np.zeros((SIDE, SIDE, 3), np.uint8)
+    wide = np.zeros((SIDE, SIDE), bool)
+    wide[28:36, 4:60] = True
+    own = draw_place(np.random.default_rng(0), square, shapes, KEY, SIDE, region=wide, frame=extent(wide), cover=False)
+    rows, columns = extent(shown(own))
+    assert (rows.stop - rows.start) / (columns.stop - columns.start) == pytest.approx(40 / 24, rel=0.15)
+    assert shown(own).mean() == pytest.approx(mask.mean(), rel=0.5)
     # An area that was asked for is one part of the object again.
     some = draw_place(
         np.random.default_rng(0), good, shapes, KEY, SIDE, region=region, frame=extent(region), share=0.02

@@ -78,6 +78,7 @@ class Lead:
             frame=extent(self.usual),
             flips=self.flips,
             bend=BEND,
+            cover=False,  # no part is there yet whose outline it could take
         )
 
     @property

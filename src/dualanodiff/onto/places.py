@@ -150,21 +150,24 @@ def draw_place(
     smallest: float = 0.0,
     flips: tuple[bool, bool] = (False, False),
     bend: float = 0.0,
+    cover: bool = True,
 ) -> Place:
     """A place in `region` (bool, of the good picture's size) for a model that sees squares of `side` pixels.
 
-    `frame` is the object's rows and columns: the place is then like one of the shots', and all of the region where the
-    shot's defect covers its object; without it, anywhere in the region. `share` is the area asked for as a share of
-    the picture, else it is like the shot's; `stretch` corrects it by what an earlier attempt got. `smallest` above 0
-    allows a crop, in which the defect fills at least that share. `flips` are left-right and top-bottom. `bend` is how
-    far a shape is bent, as a share of its longer side.
+    `frame` is the object's rows and columns: the place is then like one of the shots', and where the shot's defect covers
+    its object all of the region, or as it is without `cover`; without a frame, anywhere in the region. `share` is the
+    area asked for as a share of the picture, else it is like the shot's; `stretch` corrects it by what an earlier attempt
+    got. `smallest` above 0 allows a crop, in which the defect fills at least that share. `flips` are left-right and
+    top-bottom. `bend` is how far a shape is bent, as a share of its longer side.
     """
     shape = shapes.shapes[int(random.integers(len(shapes.shapes)))]
     shape = bent(shape, random, bend) if bend > 0 else shape
     turned = (flips[0] and random.random() < 0.5, flips[1] and random.random() < 0.5)
     turn = (slice(None, None, -1 if turned[1] else 1), slice(None, None, -1 if turned[0] else 1))
     if frame is not None and share is None and shape.covers >= _COVERS:
-        return _cover(good, shape, turn, region, key, side)
+        if cover:
+            return _cover(good, shape, turn, region, key, side)
+        region = np.ones_like(region)
     wanted = share if share is not None else shape.share * float(np.exp(_SPREAD * random.standard_normal()))
     wanted = min(wanted * stretch, 0.6 * float(region.mean()))
     zoom = (
