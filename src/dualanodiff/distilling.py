@@ -1,6 +1,6 @@
 """Few-step sampling: a fitted run taught to reach in 2 to 8 steps what it reaches in many, as a run of its own.
 
-The teacher draws pairs with everything it has (guidance, the inclusion law, as many steps as it likes) and keeps
+The teacher draws pairs with everything it has (guidance, the inclusion law, as many steps as it likes; no lead) and keeps
 where it was on the way. The student, which begins as the teacher, learns to say from each of these places, and from
 where its own steps lead, what the pair became in the end: consistency with the end of the teacher's path
 (Song et al., "Consistency Models"; Luhman and Luhman, "Knowledge Distillation in Iterative Generative Models").
@@ -57,7 +57,7 @@ def distill(
     run, steps, lessons, sampling_steps, loss (of the last logged steps) and seconds. Raises RunError where `run` has
     not ended, is distilled itself, or `out` holds another run; SettingsError for settings that cannot be used.
     """
-    teacher = load(run)
+    teacher = load(run, led=False)
     if teacher.settings.sample.scheduler == "distilled":
         msg = f"{run}: was made by distill already; give the run that it was made from"
         raise RunError(msg)
@@ -82,6 +82,7 @@ def student_settings(teacher: Settings, steps: int, sampling_steps: int, assignm
         "sample.scheduler": "distilled",
         "sample.num_inference_steps": sampling_steps,
         "sample.guidance_scale": 1.0,
+        "sample.lead": 0.0,  # a lead is drawn anew for each pair, from the shots: nothing that noise could tell
     }
     settings = teacher.updated(own, "distill").updated(assignments, "--set")
     for name, value in own.items():

@@ -124,11 +124,13 @@ def load(
     assignments: dict[str, str] | None = None,
     normals: Path | None = None,
     beside: FittedModel | None = None,
+    led: bool = True,
 ) -> FittedModel:
     """The model of a finished run, on the GPU if there is one.
 
     `assignments` are `group.name=value` settings for sampling and masks. `normals` is a folder of good pictures
-    whose backgrounds replace those kept in the run. The base is shared with `beside` where it is the same. Raises
+    whose backgrounds replace those kept in the run. The base is shared with `beside` where it is the same. Without `led`
+    sample.lead does not count, and the shots need not be there. Raises
     RunError, ModelError or SettingsError.
     """
     folder = RunFolder(Path(run))
@@ -153,7 +155,7 @@ def load(
         mean=mean,
         key=key_of(facts),
         backgrounds=_backgrounds(folder, base, settings, facts, normals),
-        lead=_lead(folder, base, settings, facts) if settings.sample.lead > 0 else None,
+        lead=_lead(folder, base, settings, facts) if led and settings.sample.lead > 0 else None,
         # Without the start and end marks around the prompt's own words.
         part_tokens=tuple(range(1, min(len(words), prompts.shape[1]) - 1)),
     )
@@ -161,10 +163,10 @@ def load(
 
 
 def read_shots(folder: RunFolder, side: int) -> list[Shot]:
-    """The shots that a run learned from, at `side` pixels; none when their files have moved."""
+    """The shots that a run learned from, at `side` pixels; none when files of theirs have moved, or there never were any."""
     files = folder.lineage()["files"]
     paths = [[Path(file["path"]) for file in files if file["role"] == role] for role in ("shot", "mask")]
-    if not all(path.is_file() for path in (*paths[0], *paths[1])):
+    if len(paths[0]) != len(paths[1]) or not all(path.is_file() for path in (*paths[0], *paths[1])):
         return []
     return [
         Shot(images.read_rgb(path, size=side), images.read_mask(mask, size=side), path.stem, path, mask)
@@ -172,11 +174,11 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
     ]
 
 
-def find_shots_of(folder: RunFolder, side: int, what: str) -> list[Shot]:
-    """The shots of a run, for `what` needs their shapes; RunError where they are gone."""
+def find_shots_of(folder: RunFolder, side: int, what: str, way_out: str = "") -> list[Shot]:
+    """The shots of a run, for `what` takes shapes from them; RunError where they are gone."""
     shots = read_shots(folder, side)
     if not shots:
-        msg = f"{folder.path / 'lineage.json'}: the shots that it names are not there, and {what} takes shapes from them; put them back"
+        msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{way_out}"
         raise RunError(msg)
     return shots
 
@@ -192,11 +194,14 @@ def object_finder(settings: Settings) -> ObjectFinder:
     return find
 
 
-def _lead(folder: RunFolder, base: Base, settings: Settings, facts: dict[str, Any]) -> Lead:
-    """What leads pairs from nothing to the shapes of the run's shots."""
-    shots = find_shots_of(folder, int(facts["resolution"]), "sample.lead above 0")
+def _lead(folder: RunFolder, base: Base, settings: Settings, facts: dict[str, Any]) -> Lead | None:
+    """What leads pairs from nothing to the shapes of the run's shots; None for a run that has learned from no files."""
+    if not any(file["role"] == "shot" for file in folder.lineage()["files"]):
+        return None
+    side = int(facts["resolution"])
+    shots = find_shots_of(folder, side, "drawing whole parts (sample.lead)", ", or give --set sample.lead=0")
     flips = (settings.data.flip_horizontal, settings.data.flip_vertical)
-    return Lead.of(base, shots, object_finder(settings), key=key_of(facts), flips=flips)
+    return Lead(base, tuple(shots), key_of(facts), flips)
 
 
 def _backgrounds(

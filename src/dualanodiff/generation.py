@@ -38,7 +38,7 @@ def generate_set(
     asked for was got. A batch is written while the next is drawn. Raises RunError when the set was begun
     with another run, seed or settings.
     """
-    model = load(run, assignments=assignments, normals=normals)
+    model = load(run, assignments=assignments, normals=normals, led=onto is None)
     if onto is not None:
         return _generate_onto(model, onto, count=count, out=out, seed=seed, assignments=assignments)
     chosen = model.settings.seed if seed is None else seed
@@ -85,7 +85,7 @@ def _generate_onto(
     wishes = read_wishes(
         find_goods(words["goods"], lineage), **{name: value for name, value in words.items() if name != "goods"}
     )
-    others = [load(run, assignments=assignments, beside=model) for run in wishes.mix]
+    others = [load(run, assignments=assignments, beside=model, led=False) for run in wishes.mix]
     shares = [max(0.0, 1 - sum(wishes.mix.values())), *wishes.mix.values()]
     kinds = [(kind_of(item), share) for item, share in zip([model, *others], shares, strict=True)]
     chosen = model.settings.seed if seed is None else seed

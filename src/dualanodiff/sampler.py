@@ -83,7 +83,7 @@ class PairSampler:
             self.mean if settings.start == "mean" else None,
             settings,
             background=self.background(indices, seed),
-            adjust_clean=None if self.lead is None else self.lead(indices, seed, settings.lead),
+            adjust_clean=self.lead(indices, seed, settings.lead) if self.lead and settings.lead > 0 else None,
             record_attention=record_attention,
         )
         latents, part = self.show_part(latents, settings)

@@ -24,6 +24,8 @@ FORMAT = 1
 _FILES = ("image", "part", "mask", "attention")
 _MAY_DIFFER = {"settings.sample.batch_size", "settings.sample.compile"}
 # Pair i of a seed is the same picture whatever the batch it was drawn in.
+_SINCE = {"settings.sample.lead": 0.0}
+# What sets were drawn with before there was such a setting.
 
 
 class MaskFound(Protocol):
@@ -221,9 +223,9 @@ class PairSet:
             now["run"] = before["run"] = ""
         # What a set was put onto is said by those sets only.
         for name in [*now, *(name for name in before if name.startswith("onto."))]:
-            value = now.get(name)
-            if name not in _MAY_DIFFER and before.get(name) != value:
-                msg = f"{self.folder}: was begun with {name} = {before.get(name)!r}, now {value!r}; use the same, or choose another --out"
+            value, was = now.get(name), before.get(name, _SINCE.get(name))
+            if name not in _MAY_DIFFER and was != value:
+                msg = f"{self.folder}: was begun with {name} = {was!r}, now {value!r}; use the same, or choose another --out"
                 raise RunError(msg)
 
     @contextmanager

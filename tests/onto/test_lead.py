@@ -1,5 +1,6 @@
 """Parts of pairs from nothing, led to the shots' shapes."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import RunError
 from dualanodiff.fitted import load
 from dualanodiff.generation import generate_set
 from dualanodiff.model.base import load_base
-from dualanodiff.onto.lead import Lead
+from dualanodiff.onto.lead import Lead, moved
 from dualanodiff.runs import RunFolder
 from dualanodiff.storage import write_json
 from small import SIDE, draw_shots, fit_small
 
 KEY = (0, 255, 0)
-SIDEWAYS = (True, False)
 
 
 @pytest.fixture(scope="module")
@@ -29,35 +30,81 @@ def run(tiny_base_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run
     return fit_small(tiny_base_folder, folder / "run", shots=draw_shots(folder=folder / "shots"))
 
 
-def lead_of(
-    base: Any, shots: list[Shot], object_mask: np.ndarray | None = None, flips: tuple[bool, bool] = SIDEWAYS
-) -> Lead:
-    return Lead.of(base, shots, lambda _: object_mask, key=KEY, flips=flips)
+def lead_of(base: Any, shots: list[Shot], flips: tuple[bool, bool] = (False, False)) -> Lead:
+    return Lead(base, tuple(shots), KEY, flips)
+
+
+def line(width: int, side: int = 256) -> Shot:
+    """A shot of a thin crack from edge to edge."""
+    rgb, mask = np.full((side, side, 3), 200, np.uint8), np.zeros((side, side), bool)
+    for row in range(side):
+        left = side // 2 + int(9 * np.sin(row / 30))
+        mask[row, left : left + width] = True
+    rgb[mask] = 20
+    return Shot(rgb, mask, "line")
 
 
 def shown(lead: Lead, index: int, seed: int = 0) -> np.ndarray:
-    return (lead.place(index, seed).hint != KEY).any(axis=-1)
+    return (lead.shape(index, seed).hint != KEY).any(axis=-1)
 
 
-def test_each_pair_has_a_place_of_its_own_that_seed_and_index_decide() -> None:
+def test_each_pair_has_a_shape_of_its_own_that_seed_and_index_decide() -> None:
     lead = lead_of(None, draw_shots())
-    places = [shown(lead, index) for index in range(6)]
-    assert all(place.any() for place in places)
-    assert len({place.tobytes() for place in places}) == 6
-    assert np.array_equal(shown(lead, 3), places[3])
-    assert not np.array_equal(shown(lead, 3, seed=1), places[3])
+    shapes = [shown(lead, index) for index in range(6)]
+    assert all(shape.any() for shape in shapes)
+    assert len({shape.tobytes() for shape in shapes}) == 6
+    assert np.array_equal(shown(lead, 3), shapes[3])
+    assert not np.array_equal(shown(lead, 3, seed=1), shapes[3])
 
 
-def test_defects_of_an_object_are_led_to_where_the_shots_show_it() -> None:
-    object_mask = np.zeros((SIDE, SIDE), bool)
-    object_mask[8:56, 4:60] = True
+def test_a_shape_stays_about_where_and_what_it_was() -> None:
     shots = draw_shots()
-    assert all(object_mask[shot.mask].mean() > 0.9 for shot in shots)
-    lead = lead_of(None, shots, object_mask)
-    assert np.array_equal(lead.usual, object_mask)
-    for index in range(8):
-        assert object_mask[shown(lead, index)].mean() > 0.9
-    assert lead_of(None, shots).usual.all()
+    for index in range(12):
+        shape = lead_of(None, shots).shape(index, 0)
+        mask = (shape.hint != KEY).any(axis=-1)
+        middles = [np.argwhere(shot.mask).mean(axis=0) for shot in shots]
+        nearest = min(np.linalg.norm(np.argwhere(mask).mean(axis=0) - middle) for middle in middles)
+        assert nearest < 0.15 * SIDE
+        assert 0.5 < mask.sum() / np.mean([shot.mask.sum() for shot in shots]) < 2
+        assert shape.allowed[mask].all()
+        assert not shape.allowed.all()
+
+
+def test_mirrored_shapes_lie_where_mirrored_pictures_have_them() -> None:
+    [shot] = draw_shots(1)
+    sides: dict[bool, set[bool]] = {}
+    for flip in (False, True):
+        lead = lead_of(None, [shot], (flip, False))
+        sides[flip] = {bool(np.argwhere(shown(lead, index)).mean(axis=0)[1] > SIDE / 2) for index in range(12)}
+    assert abs(np.argwhere(shot.mask).mean(axis=0)[1] - SIDE / 2) > 0.1 * SIDE
+    assert len(sides[False]) == 1
+    assert len(sides[True]) == 2
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_thin_line_stays_one_and_goes_on_to_the_edges(width: int) -> None:
+    lead = lead_of(None, [line(width)])
+    for index in range(6):
+        mask = shown(lead, index)
+        _, pieces = ndimage.label(mask, np.ones((3, 3)))
+        assert pieces == 1
+        assert mask[0].any()
+        assert mask[-1].any()
+        assert 0.6 < mask.sum() / (256 * width) < 1.9
+
+
+def test_a_defect_of_the_whole_picture_is_led_to_all_of_it() -> None:
+    rgb = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    assert shown(lead_of(None, [Shot(rgb, np.ones((SIDE, SIDE), bool), "all")]), 0).all()
+
+
+def test_a_mask_that_would_run_off_the_picture_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualanodiff.onto.lead.MOVE", 1000.0)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[30:34, 30:34] = True
+    rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
+    found = moved(rgb, mask, np.random.default_rng(0))
+    assert np.array_equal(found[1], mask)
 
 
 def test_the_part_is_the_shape_at_first_and_then_free_about_its_place(tiny_base_folder: Path) -> None:
@@ -69,6 +116,7 @@ def test_the_part_is_the_shape_at_first_and_then_free_about_its_place(tiny_base_
     assert torch.equal(late[0], clean[0])
     assert torch.equal(early[1], also_early[1])
     assert not torch.equal(early[1, 0], early[1, 1])
+    assert torch.equal(lead([2, 5], 0, 1.0)(clean, 1.0)[1], early[1])
     for row, index in enumerate((2, 5)):
         cells = shown(lead, index).reshape(8, 8, 8, 8).mean(axis=(1, 3))
         kept = ((late[1, row] - clean[1, row]).abs() < 1e-5).all(dim=0).numpy()
@@ -86,33 +134,31 @@ def test_a_led_pair_does_not_depend_on_how_many_are_made_and_0_leads_nothing(run
     assert three != [np.asarray(pair.part).tobytes() for pair in plain.generate(3)]
 
 
-def test_a_part_that_is_led_to_the_end_shows_its_shape_at_its_place(run: RunFolder) -> None:
-    def there_against_away(share: str) -> float:
-        model = load(
-            run.path, assignments={"sample.lead": share, "sample.inclusion": "0", "sample.num_inference_steps": "6"}
-        )
-        found: list[float] = []
-        for place, pair in zip(places, model.generate(len(places)), strict=True):
-            away = np.abs(np.asarray(pair.part).astype(int) - np.array(model.key)).max(axis=-1)
-            found.append(away[place].mean() / away[~place].mean())
-        return float(np.mean(found))
-
-    led = load(run.path, assignments={"sample.lead": "1.0"})
-    assert isinstance(led.sampler.lead, Lead)
-    hints = [led.sampler.lead.place(index, led.settings.seed).hint for index in range(4)]
-    places = [(hint != np.array(led.key)).any(axis=-1) for hint in hints]
-    assert there_against_away("1.0") > 1.15 * there_against_away("0.0")
-
-
-def test_shots_that_are_gone_are_named_with_the_way_out(run: RunFolder, tmp_path: Path) -> None:
+def test_shots_that_are_gone_are_asked_for_only_where_they_lead(run: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     lineage = RunFolder(tmp_path / "run").lineage()
     for file in lineage["files"]:
         file["path"] = str(tmp_path / "gone" / Path(file["path"]).name)
     write_json(tmp_path / "run" / "lineage.json", lineage)
     with pytest.raises(
-        RunError, match=r"lineage.json: the shots .* not there, and sample.lead above 0 takes shapes .* put them back"
+        RunError, match=r"lineage.json: the shots .* not all there, .* put them back, or give --set sample.lead=0"
     ):
         generate_set(tmp_path / "run", count=1, out=tmp_path / "set", assignments={"sample.lead": "0.5"})
     assert not (tmp_path / "set").exists()
     assert generate_set(tmp_path / "run", count=1, out=tmp_path / "set", assignments={})["count"] == 1
+    assert load(tmp_path / "run", assignments={"sample.lead": "0.5"}, led=False).sampler.lead is None
+
+
+def test_a_run_that_learned_from_no_files_is_not_led(tiny_base_folder: Path, tmp_path: Path) -> None:
+    run = fit_small(tiny_base_folder, tmp_path / "run")
+    assert load(run.path, assignments={"sample.lead": "0.5"}).sampler.lead is None
+
+
+def test_a_set_from_before_there_was_a_lead_goes_on_without_one(run: RunFolder, tmp_path: Path) -> None:
+    generate_set(run.path, count=1, out=tmp_path, assignments={})
+    facts = json.loads((tmp_path / "set.json").read_text())
+    del facts["settings"]["sample"]["lead"]
+    write_json(tmp_path / "set.json", facts)
+    assert generate_set(run.path, count=2, out=tmp_path, assignments={})["made"] == 1
+    with pytest.raises(RunError, match=r"settings.sample.lead = 0.0, now 0.5"):
+        generate_set(run.path, count=3, out=tmp_path, assignments={"sample.lead": "0.5"})

@@ -1,12 +1,10 @@
 """Places and sizes, before anything is drawn there."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from dualanodiff.data.shots import Shot
-from dualanodiff.onto.places import Shapes, bent, draw_place, extent
+from dualanodiff.onto.places import Shapes, draw_place, extent
 
 KEY = (0, 255, 0)
 SIDE = 64
@@ -121,14 +119,6 @@ def test_a_defect_of_the_whole_object_covers_the_whole_of_another():
     assert (shown(place) == inside).all()
     assert np.abs(place.hint[inside].astype(int) - (150, 90, 30)).max() < 3
     assert (place.allowed == inside).all()
-    # Where there is no part yet, it keeps its own outline and size.
-    square = np.zeros((SIDE, SIDE, 3), np.uint8)
-    wide = np.zeros((SIDE, SIDE), bool)
-    wide[28:36, 4:60] = True
-    own = draw_place(np.random.default_rng(0), square, shapes, KEY, SIDE, region=wide, frame=extent(wide), cover=False)
-    rows, columns = extent(shown(own))
-    assert (rows.stop - rows.start) / (columns.stop - columns.start) == pytest.approx(40 / 24, rel=0.15)
-    assert shown(own).mean() == pytest.approx(mask.mean(), rel=0.5)
     # An area that was asked for is one part of the object again.
     some = draw_place(
         np.random.default_rng(0), good, shapes, KEY, SIDE, region=region, frame=extent(region), share=0.02
@@ -191,23 +181,3 @@ def test_the_tone_is_the_light_around_the_place_over_that_around_the_shots_defec
     region = np.ones((200, 300), bool)
     place = draw_place(np.random.default_rng(0), good, shapes, KEY, SIDE, region=region)
     assert place.tone == pytest.approx(expected, rel=0.02)
-
-
-def test_a_bent_shape_is_another_outline_of_about_the_same_size():
-    shape = Shapes.of(shots(), no_object).shapes[1]
-    found = [bent(shape, np.random.default_rng(seed), 0.1) for seed in range(4)]
-    for other in found:
-        assert other.mask.sum() == pytest.approx(shape.mask.sum(), rel=0.3)
-        assert (other.share, other.center, other.name) == (shape.share, shape.center, shape.name)
-        assert np.abs(other.rgb[other.mask].astype(int) - (200, 30, 20)).mean() < 20
-        assert other.mask.any(axis=0).all()
-        assert other.mask.any(axis=1).all()
-    assert len({other.mask.tobytes() for other in found}) == 4
-    again = bent(shape, np.random.default_rng(0), 0.1)
-    assert np.array_equal(again.mask, found[0].mask)
-
-
-def test_a_shape_too_thin_to_be_bent_stays_what_it_is():
-    thin = Shapes.of(shots(), no_object).shapes[1]
-    thin = replace(thin, mask=np.zeros_like(thin.mask))
-    assert bent(thin, np.random.default_rng(0), 0.1) is thin

@@ -5,7 +5,7 @@ is kept to its neighbourhood, so that the place is met and what is drawn there i
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -32,8 +32,6 @@ _MOST = 0.8
 """A shape fills at most this share of what the model sees, along each side."""
 _TONE = 3.0
 """Light differs at most so much from that of a shot."""
-_SMOOTH = 0.25
-"""A shape is bent in waves of about this share of its longer side."""
 _COVERS = 0.7
 """A shot's defect that covers so much of its object is one of the whole object, such as rust all over."""
 
@@ -149,25 +147,19 @@ def draw_place(
     stretch: float = 1.0,
     smallest: float = 0.0,
     flips: tuple[bool, bool] = (False, False),
-    bend: float = 0.0,
-    cover: bool = True,
 ) -> Place:
     """A place in `region` (bool, of the good picture's size) for a model that sees squares of `side` pixels.
 
-    `frame` is the object's rows and columns: the place is then like one of the shots', and where the shot's defect covers
-    its object all of the region, or as it is without `cover`; without a frame, anywhere in the region. `share` is the
-    area asked for as a share of the picture, else it is like the shot's; `stretch` corrects it by what an earlier attempt
-    got. `smallest` above 0 allows a crop, in which the defect fills at least that share. `flips` are left-right and
-    top-bottom. `bend` is how far a shape is bent, as a share of its longer side.
+    `frame` is the object's rows and columns: the place is then like one of the shots', and all of the region where the
+    shot's defect covers its object; without it, anywhere in the region. `share` is the area asked for as a share of
+    the picture, else it is like the shot's; `stretch` corrects it by what an earlier attempt got. `smallest` above 0
+    allows a crop, in which the defect fills at least that share. `flips` are left-right and top-bottom.
     """
     shape = shapes.shapes[int(random.integers(len(shapes.shapes)))]
-    shape = bent(shape, random, bend) if bend > 0 else shape
     turned = (flips[0] and random.random() < 0.5, flips[1] and random.random() < 0.5)
     turn = (slice(None, None, -1 if turned[1] else 1), slice(None, None, -1 if turned[0] else 1))
     if frame is not None and share is None and shape.covers >= _COVERS:
-        if cover:
-            return _cover(good, shape, turn, region, key, side)
-        region = np.ones_like(region)
+        return _cover(good, shape, turn, region, key, side)
     wanted = share if share is not None else shape.share * float(np.exp(_SPREAD * random.standard_normal()))
     wanted = min(wanted * stretch, 0.6 * float(region.mean()))
     zoom = (
@@ -200,25 +192,6 @@ def draw_place(
     level = level_around(window.see(good), drawn, seen)
     tone = float(np.clip(level / shape.around, 1 / _TONE, _TONE)) if level and shape.around else 1.0
     return Place(window, hint, allowed, (round(center[1], 1), round(center[0], 1)), shape.name, tone)
-
-
-def bent(shape: Shape, random: np.random.Generator, amount: float) -> Shape:
-    """The same defect with every pixel moved smoothly, by about `amount` of its longer side."""
-    length = max(shape.mask.shape)
-    margin = int(np.ceil(2 * amount * length)) + 1
-    rgb = np.pad(shape.rgb, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
-    mask = np.pad(shape.mask, margin)
-    moves: list[np.ndarray] = []
-    for _ in range(2):
-        smooth = ndimage.gaussian_filter(random.standard_normal(mask.shape), _SMOOTH * length, mode="wrap")
-        moves.append(amount * length * np.clip(smooth / max(float(smooth.std()), 1e-9), -2, 2))
-    places = np.mgrid[: mask.shape[0], : mask.shape[1]] + np.stack(moves)
-    kept = ndimage.map_coordinates(mask.astype(np.float32), places, order=1) > 0.5
-    if not kept.any():
-        return shape
-    bands = [ndimage.map_coordinates(rgb[..., band], places, order=1, mode="nearest") for band in range(3)]
-    box = extent(kept)
-    return replace(shape, rgb=np.stack(bands, axis=-1)[box], mask=kept[box])
 
 
 def _cover(

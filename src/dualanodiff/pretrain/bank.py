@@ -33,6 +33,8 @@ from dualanodiff.storage import drop_unfinished, write_atomic
 from dualanodiff.synth.product import draw_part_on_ground, draw_triple
 
 BATCH, SHARD = 32, 500
+DRAWING = 2
+"""Raised with every change of what is drawn, so that a bank is not filled up with pictures of another kind."""
 SPOILED = 0.4
 """Share of the pairs whose good picture is a photograph of the pack, if there is one: textures that synth does not draw."""
 HELD_OUT = 32
@@ -114,10 +116,10 @@ def build_bank(
     """Draw and encode everything into shards in the folder `out`, and say whether all are there; they are kept for the next call.
 
     Without a pack there are pairs alone, which are all procedural. After so many seconds no shard is begun. DataError for
-    a shard that another encoder made.
+    a shard that was made otherwise.
     """
     shards = -(-pairs // SHARD)
-    codec, began = _codec(base), time.monotonic()
+    codec, began = _codec(base, pack), time.monotonic()
     drop_unfinished(out)
     with progress("bank", pairs + singles) as bar:
         for shard in range(shards):
@@ -136,9 +138,10 @@ def build_bank(
     return True
 
 
-def _codec(base: Base) -> str:
-    """A fingerprint of what makes latents: the encoder's weights and their scale."""
-    digest = hashlib.sha256(str(base.vae.config["scaling_factor"]).encode())
+def _codec(base: Base, pack: Pack | None) -> str:
+    """A fingerprint of what makes latents: the encoder's weights and their scale, the pack, and how pairs are drawn."""
+    sources = "" if pack is None else json.dumps(pack.sources, sort_keys=True)
+    digest = hashlib.sha256(f"{base.vae.config['scaling_factor']} {DRAWING} {sources}".encode())
     for name, weight in sorted(base.vae.state_dict().items()):
         if name.startswith(("encoder", "quant_conv")):
             digest.update(weight.float().cpu().contiguous().numpy().tobytes())
@@ -152,7 +155,7 @@ def _check_codec(path: Path, codec: str) -> None:
     except (SafetensorError, OSError):
         return  # whoever reads it names it
     if found != codec:
-        msg = f"{path.parent}: was encoded by another autoencoder; delete it, and the same command makes it again"
+        msg = f"{path.parent}: was made by another autoencoder, from other pictures or by an earlier version; delete it, and the same command makes it again"
         raise DataError(msg)
 
 
