@@ -149,7 +149,7 @@ def test_shots_that_are_gone_are_an_error_that_says_so(small_run: RunFolder, goo
     shutil.copytree(small_run.path, tmp_path / "run")
     text = (tmp_path / "run" / "lineage.json").read_text().replace("shots/", "gone/")
     (tmp_path / "run" / "lineage.json").write_text(text)
-    with pytest.raises(RunError, match=r"lineage.json: the shots that it names are not there, and --onto takes"):
+    with pytest.raises(RunError, match=r"lineage.json: the shots that it names are not all there, and --onto takes"):
         make(RunFolder(tmp_path / "run"), tmp_path / "set", goods)
     with pytest.raises(DataError, match=r"--onto good: no good pictures in"):
         make(small_run, tmp_path / "set", Path("good"))
