@@ -21,7 +21,7 @@ PICTURES = 24
 """Defect pictures drawn a type; the first third, eight, are the shots."""
 NORMALS = 24
 PAIRS = 16
-ADAPTED = {"train.adapt_steps": "300", "train.max_train_steps": "400"}
+SETTINGS = {"train.adapt_steps": "300", "train.max_train_steps": "400"}
 """The base is adapted to the product's good pictures first, as `fit --normals` does, in less time than that takes."""
 JUDGED = 128
 """Side in pixels at which pairs are compared with good pictures, whatever a base draws: the comparison's cost grows with its fourth power."""
@@ -44,7 +44,7 @@ def run_demo(out: Path, *, base: str = "mini", seed: int = 0, assignments: dict[
         for name, product in demo_products().items():
             write_product(data / name, product, normals=NORMALS, defects=PICTURES, size=256, seed=seed)
         marker.write_text(str(seed), encoding="utf-8")
-    settings = {"seed": str(seed), **ADAPTED, **assignments}
+    settings = {"seed": str(seed), **SETTINGS, **assignments}
     if not RunFolder(run).finished:
         resume = (run / "config.toml").exists()
         fit_folder(data, defect=DEFECT, category=PRODUCT, out=run, base=base, assignments=settings, resume=resume)

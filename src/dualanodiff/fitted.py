@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -18,12 +17,11 @@ from dualanodiff.errors import DataError, RunError
 from dualanodiff.latents import background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker, make_mask_maker
 from dualanodiff.masks.result import MaskResult
-from dualanodiff.masks.saliency import NO_OBJECT, U2Net, object_mask
+from dualanodiff.masks.saliency import U2Net, object_mask
 from dualanodiff.memory import best_device
 from dualanodiff.model.adapters import load_adapters
 from dualanodiff.model.base import Base, load_base
 from dualanodiff.onto.lead import Lead
-from dualanodiff.onto.places import ObjectFinder
 from dualanodiff.pair_model import wants_bf16
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import Drawn, PairSampler, draw_in_parts
@@ -130,8 +128,7 @@ def load(
 
     `assignments` are `group.name=value` settings for sampling and masks. `normals` is a folder of good pictures
     whose backgrounds replace those kept in the run. The base is shared with `beside` where it is the same. Without `led`
-    sample.lead does not count, and the shots need not be there. Raises
-    RunError, ModelError or SettingsError.
+    sample.lead does not count, and the shots need not be there. Raises RunError, ModelError or SettingsError.
     """
     folder = RunFolder(Path(run))
     settings = folder.settings().updated(assignments or {}, "--set")
@@ -181,17 +178,6 @@ def find_shots_of(folder: RunFolder, side: int, what: str, way_out: str = "") ->
         msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{way_out}"
         raise RunError(msg)
     return shots
-
-
-def object_finder(settings: Settings) -> ObjectFinder:
-    """Finds objects as the settings ask: by U^2-Net, or by the border's colour."""
-    net = U2Net(Path(settings.data.object_model)) if settings.data.object_model else None
-
-    def find(rgb: np.ndarray) -> np.ndarray | None:
-        found, source = object_mask(rgb, net)
-        return None if source.endswith(NO_OBJECT) else found
-
-    return find
 
 
 def _lead(folder: RunFolder, base: Base, settings: Settings, facts: dict[str, Any]) -> Lead | None:

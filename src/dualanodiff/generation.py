@@ -5,15 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dualanodiff.fitted import FittedModel, find_shots_of, load, object_finder, read_shots
+import numpy as np
+
+from dualanodiff.fitted import FittedModel, find_shots_of, load, read_shots
 from dualanodiff.grid import pair_grid
+from dualanodiff.masks.saliency import NO_OBJECT, U2Net, object_mask
 from dualanodiff.onto.looks import summarise
 from dualanodiff.onto.making import Kind, make_parts, row_of
-from dualanodiff.onto.places import Shapes
+from dualanodiff.onto.places import ObjectFinder, Shapes
 from dualanodiff.onto.wishes import find_goods, read_wishes
 from dualanodiff.progress import progress
 from dualanodiff.runs import RunFolder
 from dualanodiff.sets import PairSet
+from dualanodiff.settings import Settings
 from dualanodiff.storage import write_behind, write_json
 
 SHEET_PAIRS = 8
@@ -114,7 +118,7 @@ def kind_of(model: FittedModel) -> Kind:
     """A run as a maker of defects on good parts; RunError where the shots, whose shapes it needs, are gone."""
     side = int(model.facts["resolution"])
     shots = find_shots_of(model.folder, side, "--onto")
-    find_object = object_finder(model.settings)
+    find_object = _object_finder(model.settings)
     compensated = model.settings.model.background != "none"
     return Kind(
         run=str(model.folder.path),
@@ -127,6 +131,17 @@ def kind_of(model: FittedModel) -> Kind:
         find_object=find_object,
         background_scale=model.facts.get("background_scale", 1.0) if compensated else None,
     )
+
+
+def _object_finder(settings: Settings) -> ObjectFinder:
+    """Finds objects as the settings ask: by U^2-Net, or by the border's colour."""
+    net = U2Net(Path(settings.data.object_model)) if settings.data.object_model else None
+
+    def find(rgb: np.ndarray) -> np.ndarray | None:
+        found, source = object_mask(rgb, net)
+        return None if source.endswith(NO_OBJECT) else found
+
+    return find
 
 
 def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> dict[str, Any]:

@@ -18,14 +18,13 @@ import numpy as np
 from dualanodiff import __version__
 from dualanodiff.errors import RunError
 from dualanodiff.images import read_rgb, write_png
+from dualanodiff.settings import Settings
 from dualanodiff.storage import append_jsonl, read_jsonl, write_json, write_text
 
 FORMAT = 1
 _FILES = ("image", "part", "mask", "attention")
 _MAY_DIFFER = {"settings.sample.batch_size", "settings.sample.compile"}
 # Pair i of a seed is the same picture whatever the batch it was drawn in.
-_SINCE = {"settings.sample.lead": 0.0}
-# What sets were drawn with before there was such a setting.
 
 
 class MaskFound(Protocol):
@@ -218,14 +217,16 @@ class PairSet:
         return dict(zip(names, (self._name("mask", index), mask.source, mask.empty, *numbers, recipe), strict=True))
 
     def _compare(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        before, now = _flat(old), _flat(new)
+        # What an older set does not name came later, with a default that changes nothing.
+        before = _flat({"settings": Settings().to_dict()}) | _flat(old)
+        now = _flat(new)
         if before.get("run_id") and before.get("run_id") == now.get("run_id"):
             now["run"] = before["run"] = ""
         # What a set was put onto is said by those sets only.
         for name in [*now, *(name for name in before if name.startswith("onto."))]:
-            value, was = now.get(name), before.get(name, _SINCE.get(name))
-            if name not in _MAY_DIFFER and was != value:
-                msg = f"{self.folder}: was begun with {name} = {was!r}, now {value!r}; use the same, or choose another --out"
+            value = now.get(name)
+            if name not in _MAY_DIFFER and before.get(name) != value:
+                msg = f"{self.folder}: was begun with {name} = {before.get(name)!r}, now {value!r}; use the same, or choose another --out"
                 raise RunError(msg)
 
     @contextmanager

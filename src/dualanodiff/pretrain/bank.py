@@ -80,17 +80,19 @@ def draw_pair(generator: np.random.Generator, size: int, pack: Pack | None = Non
 
     With a pack a `SPOILED` share of the pairs are photographs with a procedural defect; the others are procedural as a whole.
     """
+    spoiled, words = None, ""
     if pack is not None and generator.random() < SPOILED:
         crop, words = draw_crop(pack, generator, size)
         spoiled = spoil(generator, crop)
-        if spoiled is not None:
-            image, mask, defect = spoiled
-            part = part_target(image, mask, draw_key(generator, image, mask))
-            return DrawnPair(image, part, mask, (f"{words} with {defect}", defect))
-    triple = draw_triple(generator, size)
-    part = part_target(triple.image, triple.mask, draw_key(generator, triple.image, triple.mask))
-    captions = (f"a {triple.caption.removeprefix('a ')}", triple.defect_caption)
-    return DrawnPair(triple.image, part, triple.mask, captions)
+    if spoiled is not None:
+        image, mask, defect = spoiled
+        caption = f"{words} with {defect}"
+    else:
+        triple = draw_triple(generator, size)
+        image, mask, defect = triple.image, triple.mask, triple.defect_caption
+        caption = f"a {triple.caption.removeprefix('a ')}"
+    part = part_target(image, mask, draw_key(generator, image, mask))
+    return DrawnPair(image, part, mask, (caption, defect))
 
 
 def choose_prompts(
