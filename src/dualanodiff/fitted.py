@@ -151,6 +151,7 @@ def load(
         text=prompts,
         mean=mean,
         key=key_of(facts),
+        key_tint=facts.get("key_tint"),  # a run of an earlier version has none
         backgrounds=_backgrounds(folder, base, settings, facts, normals),
         lead=_lead(folder, base, settings, facts) if led and settings.sample.lead > 0 else None,
         # Without the start and end marks around the prompt's own words.

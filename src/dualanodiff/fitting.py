@@ -22,6 +22,7 @@ from dualanodiff.errors import DataError, TrainingStopped
 from dualanodiff.grid import pair_grid
 from dualanodiff.held_out import HeldOut, hold_out
 from dualanodiff.images import to_rgb
+from dualanodiff.inclusion import key_tint
 from dualanodiff.keying import choose_key
 from dualanodiff.latents import check_resolution, encode_shots
 from dualanodiff.masks.key import calibrate_threshold, key_mask
@@ -122,6 +123,7 @@ class Fit:
         self.say = Bar("fit", 0, 0).note
         self.facts: dict[str, Any] = {
             "key_color": list(self.key),
+            "key_tint": key_tint(shots, self.key),
             "resolution": shots[0].image.shape[0],
             "shots": len(shots),
             "start": self.start,
@@ -303,6 +305,7 @@ class Fit:
             text=self.pair_model.embed().to(self.device),
             mean=self.mean,
             key=self.key,
+            key_tint=self.facts["key_tint"],
             backgrounds=self.backgrounds,
         )
 

@@ -13,6 +13,7 @@ from dualanodiff import images
 from dualanodiff.diffusion.objective import Schedule
 from dualanodiff.diffusion.sampling import SCHEDULERS, Background, Guidance, PairDenoiser, denoise_pairs
 from dualanodiff.diffusion.start import start_latents
+from dualanodiff.inclusion import show
 from dualanodiff.masks.attention import AttentionRecorder
 from dualanodiff.memory import is_out_of_memory, release
 from dualanodiff.model.base import Base
@@ -62,6 +63,8 @@ class PairSampler:
     """(2, c, h, w): the shots' mean latents."""
     key: tuple[int, int, int] | None = None
     """The key colour, for the inclusion law; None switches it off."""
+    key_tint: tuple[float, float] | None = None
+    """How much of the key colour's hue a defect may have, in grey levels; None where nothing is known."""
     backgrounds: Tensor | None = None
     """(n, c, h, w): clean latents of normal pictures' backgrounds."""
     lead: Leader | None = None
@@ -165,9 +168,8 @@ class PairSampler:
         """
         if settings.inclusion == 0 or self.key is None or settings.scheduler == "distilled":  # which has learned it
             return latents, None
-        key = torch.tensor(self.key, device=latents.device).view(1, 3, 1, 1) / 127.5 - 1
         image, part = self.base.decode(latents.flatten(0, 1)).unflatten(0, (2, -1))
-        shown = image + settings.inclusion * defect_share(part, key) * (part - image)
+        shown = show(image, part, self.key, settings.inclusion, self.key_tint)
         # As a difference, so that what the autoencoder loses of the rest of the picture is not lost here.
         change = self.base.encode(shown) - self.base.encode(image)
         return torch.stack([latents[0] + change, latents[1]]), part
@@ -205,18 +207,6 @@ def joined(parts: Sequence[Drawn]) -> Drawn:
         np.concatenate([part.part for part in parts]),
         np.concatenate(maps) if maps else None,
     )
-
-
-def defect_share(part: Tensor, key: Tensor) -> Tensor:
-    """How surely each pixel of parts (B, 3, h, w) is the defect's own, (B, 1, h, w) in 0..1; 0 for an empty part.
-
-    Judged by its distance from the key colour against the farthest pixels of the same part, so that the blurred edge
-    between defect and ground, which is tinted by the key colour, stays out.
-    """
-    distance = (part - key).square().sum(dim=1, keepdim=True).sqrt()
-    farthest = distance.flatten(1).quantile(0.998, dim=1).view(-1, 1, 1, 1)
-    # Less than this is the ground's own noise: 0.6 is 44 grey levels in each channel.
-    return ((distance / farthest.clamp_min(0.6) - 0.5) / 0.3).clamp(0, 1)
 
 
 def schedule_of(base: Base) -> Schedule:

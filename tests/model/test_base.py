@@ -109,6 +109,18 @@ def test_an_unknown_name_says_what_a_base_is() -> None:
         load_base("nosuch")
 
 
+def test_a_folder_that_is_no_base_does_not_hide_the_one_that_ships(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_base_folder: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mini").mkdir()  # as `bench speed --out mini` makes it
+    assert load_base("mini").resolution == 256
+    shutil.copytree(tiny_base_folder, tmp_path / "mini", dirs_exist_ok=True)
+    assert load_base("mini").resolution == 64
+    with pytest.raises(ModelError, match=r"^nosuch: no such base.*mini"):
+        load_base("nosuch")
+
+
 def test_a_hub_id_without_a_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> str:
         msg = "no connection\nand a second line"

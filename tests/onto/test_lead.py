@@ -107,6 +107,20 @@ def test_a_mask_that_would_run_off_the_picture_stays(monkeypatch: pytest.MonkeyP
     assert np.array_equal(found[1], mask)
 
 
+def test_a_large_shape_is_moved_less_than_a_small_one() -> None:
+    def strays(size: int) -> float:
+        """Mean distance of the shape's middle from where it was, over 12 draws."""
+        mask = np.zeros((SIDE, SIDE), bool)
+        mask[:size, :size] = True
+        mask = np.roll(mask, (SIDE - size) // 2, axis=(0, 1))
+        rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
+        at = np.argwhere(mask).mean(axis=0)
+        found = [moved(rgb, mask, np.random.default_rng(seed))[1] for seed in range(12)]
+        return float(np.mean([np.linalg.norm(np.argwhere(drawn).mean(axis=0) - at) for drawn in found]))
+
+    assert strays(SIDE * 7 // 8) < 0.4 * strays(SIDE // 8)
+
+
 def test_the_part_is_the_shape_at_first_and_then_free_about_its_place(tiny_base_folder: Path) -> None:
     lead = lead_of(load_base(str(tiny_base_folder)), draw_shots())
     adjust = lead([2, 5], 0, 0.5)

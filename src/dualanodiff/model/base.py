@@ -126,9 +126,15 @@ def channels_last(vae: AutoencoderKL) -> AutoencoderKL:
     return nn.Module.to(vae, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (unknown to torch's stubs)
 
 
+_SHIPPED = Path(str(importlib.resources.files("dualanodiff"))) / "bases"
+
+
 def _find_folder(name: str) -> Path:
-    shipped = Path(str(importlib.resources.files("dualanodiff"))) / "bases" / name
-    return shipped if re.fullmatch(r"[\w-]+", name) and not Path(name).is_dir() else Path(name).expanduser()
+    """A folder of that name which holds a base, else the base that ships under it, else where one would lie."""
+    own, shipped = Path(name).expanduser(), _SHIPPED / name
+    if not re.fullmatch(r"[\w-]+", name) or (own / "unet").is_dir():
+        return own
+    return shipped if shipped.is_dir() or not own.is_dir() else own
 
 
 def _is_hub_id(name: str) -> bool:
@@ -156,7 +162,7 @@ def _fetch(name: str) -> Path:
 def _check_layout(folder: Path, name: str) -> None:
     """Raise ModelError for the first file that every base has and this folder has not."""
     if not folder.is_dir():
-        shipped = sorted(item.name for item in _find_folder("mini").parent.glob("*") if (item / "unet").is_dir())
+        shipped = sorted(item.name for item in _SHIPPED.glob("*") if (item / "unet").is_dir())
         known = f" (shipped: {', '.join(shipped)})" if shipped else ""
         msg = f"{name}: no such base{known}; give a folder in Stable Diffusion's layout, or a hub id as owner/name"
         raise ModelError(msg)

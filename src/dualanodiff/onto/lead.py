@@ -22,7 +22,7 @@ from dualanodiff.onto.hold import cells_of
 from dualanodiff.seeds import numpy_stream
 
 MOVE, SCALE, BEND = 0.03, 0.1, 0.012
-"""Deviations of how far a shape is moved, of the logarithm of its scale, and of how far it is bent; in sides of the picture."""
+"""Deviations of how far a small shape is moved, of the logarithm of its scale, and of how far it is bent; in sides of the picture."""
 _WAVES = 0.12
 """It is bent in waves of about this length."""
 _FINE = 3
@@ -87,11 +87,13 @@ class Lead:
 def moved(rgb: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 (s, s, 3) and its mask bool (s, s), moved and bent a little and scaled about the mask's middle.
 
-    What runs off the picture goes on beyond its edge. A mask that would be lost stays where it was.
+    The larger the mask, the less it is moved and scaled: one as wide as the picture is not, for it would leave its
+    object. What runs off the picture goes on beyond its edge. A mask that would be lost stays where it was.
     """
-    side = len(mask)
-    middle = np.argwhere(mask).mean(axis=0)
-    move, scale = MOVE * side * random.standard_normal(2), float(np.exp(SCALE * random.standard_normal()))
+    side, inside = len(mask), np.argwhere(mask)
+    middle, room = inside.mean(axis=0), 1 - float(np.ptp(inside, axis=0).max()) / side
+    move = room * MOVE * side * random.standard_normal(2)
+    scale = float(np.exp(room * SCALE * random.standard_normal()))
     move[[mask[[0, -1]].any(), mask[:, [0, -1]].any()]] = 0  # what comes in over an edge stays at it
     waves = np.stack([_wave(random, side) for _ in range(2)])
 
