@@ -1,11 +1,18 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from dualanodiff.fitted import load
+from dualanodiff.images import is_grey
 from dualanodiff.inclusion import defect_share
+from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
+from small import draw_shots, fit_small
 
 WHITE = torch.ones(1, 3, 1, 1)
 
@@ -53,3 +60,16 @@ def test_what_is_not_asked_for_or_has_been_learned_is_not_done(settings: dict[st
     assert found is latents
     assert parts is None
     assert codec.decoded == 0
+
+
+def test_shots_of_a_monochrome_camera_make_images_without_colour(tiny_base_folder: Path, tmp_path: Path) -> None:
+    shots = [replace(shot, image=shot.image[..., :1].repeat(3, axis=2)) for shot in draw_shots()]
+    run = fit_small(tiny_base_folder, tmp_path / "run", shots=shots, data__key_color="green")
+    [pair] = load(run.path).generate(1)
+    assert is_grey(np.asarray(pair.image))
+    assert not is_grey(np.asarray(pair.part))
+
+
+def test_coloured_shots_make_coloured_images(small_run: RunFolder) -> None:
+    [pair] = load(small_run.path).generate(1)
+    assert not is_grey(np.asarray(pair.image))

@@ -15,17 +15,18 @@ from dualanodiff.data.catalog import find_pictures
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import DataError, RunError
 from dualanodiff.latents import background_picture, encode_pictures
+from dualanodiff.lead import Lead
 from dualanodiff.masks.remake import MaskMaker, make_mask_maker
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.masks.saliency import U2Net, object_mask
 from dualanodiff.memory import best_device
 from dualanodiff.model.adapters import load_adapters
 from dualanodiff.model.base import Base, load_base
-from dualanodiff.onto.lead import Lead
 from dualanodiff.pair_model import wants_bf16
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import Drawn, PairSampler, draw_in_parts
 from dualanodiff.settings import Settings
+from dualanodiff.storage import sha256
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def load(
         text=prompts,
         mean=mean,
         key=key_of(facts),
-        key_tint=facts.get("key_tint"),  # a run of an earlier version has none
+        key_tint=facts.get("key_tint"),  # neither is there in a run of an earlier version
+        grey=facts.get("grey", False),
         backgrounds=_backgrounds(folder, base, settings, facts, normals),
         lead=_lead(folder, base, settings, facts) if led and settings.sample.lead > 0 else None,
         # Without the start and end marks around the prompt's own words.
@@ -173,11 +175,15 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
 
 
 def find_shots_of(folder: RunFolder, side: int, what: str, way_out: str = "") -> list[Shot]:
-    """The shots of a run, for `what` takes shapes from them; RunError where they are gone."""
+    """The shots of a run, for `what` takes shapes from them; RunError where they are gone or have changed."""
     shots = read_shots(folder, side)
     if not shots:
         msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{way_out}"
         raise RunError(msg)
+    for file in folder.lineage()["files"]:
+        if file["role"] in {"shot", "mask"} and sha256(Path(file["path"])) != file["sha256"]:
+            msg = f"{file['path']}: has changed since {folder.path} learned from it, and {what} takes shapes from it; fit again, or put it back{way_out}"
+            raise RunError(msg)
     return shots
 
 

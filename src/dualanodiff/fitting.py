@@ -21,10 +21,11 @@ from dualanodiff.diffusion.start import mean_latents
 from dualanodiff.errors import DataError, TrainingStopped
 from dualanodiff.grid import pair_grid
 from dualanodiff.held_out import HeldOut, hold_out
-from dualanodiff.images import to_rgb
+from dualanodiff.images import is_grey, to_rgb
 from dualanodiff.inclusion import key_tint
 from dualanodiff.keying import choose_key
 from dualanodiff.latents import check_resolution, encode_shots
+from dualanodiff.lead import Lead
 from dualanodiff.masks.key import calibrate_threshold, key_mask
 from dualanodiff.memory import is_out_of_memory, peak, release
 from dualanodiff.model.adapters import save_adapters
@@ -124,6 +125,7 @@ class Fit:
         self.facts: dict[str, Any] = {
             "key_color": list(self.key),
             "key_tint": key_tint(shots, self.key),
+            "grey": all(is_grey(shot.image) for shot in shots),
             "resolution": shots[0].image.shape[0],
             "shots": len(shots),
             "start": self.start,
@@ -298,7 +300,9 @@ class Fit:
 
     @torch.no_grad()
     def sampler(self) -> PairSampler:
-        """The model as it is now, ready to draw pairs."""
+        """The model as it is now, ready to draw pairs as `generate` will."""
+        flips = (self.settings.data.flip_horizontal, self.settings.data.flip_vertical)
+        led = self.settings.sample.lead > 0 and all(shot.path for shot in self.shots)
         return PairSampler(
             base=self.base,
             dual=self.pair_model.dual,
@@ -306,7 +310,9 @@ class Fit:
             mean=self.mean,
             key=self.key,
             key_tint=self.facts["key_tint"],
+            grey=self.facts["grey"],
             backgrounds=self.backgrounds,
+            lead=Lead(self.base, tuple(self.shots), self.key, flips) if led else None,
         )
 
     def _preview(self, step: int) -> None:

@@ -115,6 +115,11 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return (share > 0) & (share >= 0.5 * np.where(nearby >= 0.5, 1.0, nearby))
 
 
+def is_grey(rgb: np.ndarray) -> bool:
+    """Whether all pixels (..., 3) are shades of grey, as a monochrome camera's."""
+    return bool((rgb == rgb[..., :1]).all())
+
+
 def to_tensor(rgb: np.ndarray) -> "Tensor":
     """Float32 (3, h, w) in [-1, 1] from uint8 (h, w, 3); leading axes stay where they are."""
     import torch

@@ -96,6 +96,15 @@ def encode_pictures(base: Base, pictures: Sequence[np.ndarray], *, name: str = "
     return torch.cat(rows)
 
 
+def allowed_cells(masks: Sequence[np.ndarray], latents: Tensor) -> Tensor:
+    """Masks bool (s, s), one a row of latents (B, c, h, w), as shares (B, 1, h, w) in 0..1 of the cells that may be drawn in.
+
+    A cell that a mask only touches may be drawn in: a defect's edge lies in it.
+    """
+    pixels = torch.stack([torch.from_numpy(mask) for mask in masks])[:, None].float()
+    return (2 * adaptive_avg_pool2d(pixels, (latents.shape[-2], latents.shape[-1]))).clamp(0, 1)
+
+
 def background_picture(rgb: np.ndarray, object_mask: np.ndarray) -> np.ndarray:
     """The background alone, the object black: I_b = (1 - M_f) x I (Paper sec. 3.3)."""
     return np.where(object_mask[..., None], np.uint8(0), rgb)

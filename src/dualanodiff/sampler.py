@@ -65,6 +65,8 @@ class PairSampler:
     """The key colour, for the inclusion law; None switches it off."""
     key_tint: tuple[float, float] | None = None
     """How much of the key colour's hue a defect may have, in grey levels; None where nothing is known."""
+    grey: bool = False
+    """Whether a monochrome camera took the shots: then images have no colour either."""
     backgrounds: Tensor | None = None
     """(n, c, h, w): clean latents of normal pictures' backgrounds."""
     lead: Leader | None = None
@@ -91,6 +93,8 @@ class PairSampler:
         )
         latents, part = self.show_part(latents, settings)
         image = self.base.decode(latents[0])
+        if self.grey:
+            image = image.mean(dim=1, keepdim=True).expand_as(image)
         part = self.base.decode(latents[1]) if part is None else part
         seeds = tuple(stream_seed(seed, "pair", index) for index in indices)
         return Drawn(tuple(indices), seeds, images.to_rgb(image), images.to_rgb(part), maps)

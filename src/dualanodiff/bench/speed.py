@@ -95,6 +95,7 @@ class Bench:
             batch_size=batch,
             start="noise",
             inclusion=0.0,
+            lead=0.0,
             guidance_from=0.0,
             guidance_until=1.0,
         )
@@ -186,7 +187,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The ratios as Markdown: how many times as fast as the plain path, its slowest and fastest round in brackets."""
     lines = ["| size | what | way | times as fast | seconds a piece | peak memory |", "|---|---|---|---|---|---|"]
     for row in rows:
-        name = f"{row['size']}, {row['side']} px" + ("" if row["background"] == "none" else ", background")
+        name = f"{row['size']}, {row['side']} px" + (
+            "" if row["background"] == "none" else f", background {row['background']}"
+        )
         for what in ("fit", "pair"):
             found = row[what]
             for way, ratio in found["ratio"].items():

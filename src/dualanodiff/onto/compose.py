@@ -12,6 +12,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from dualanodiff.data.keycolor import to_lab
+from dualanodiff.images import is_grey
 from dualanodiff.onto.window import Window
 
 _COLORS = 4000
@@ -117,7 +118,7 @@ def compose(
     if changed.any():
         weight, usual = share[changed], own[changed]
         colors = palette.limit(usual + change[changed], usual)
-        if (own == own[..., :1]).all():  # a grey camera's picture
+        if is_grey(own):
             colors = colors.mean(axis=-1, keepdims=True)
         inside = ndimage.gaussian_filter(whole[window.place].astype(np.float32), 0.7 * window.scale)[changed]
         colors = colors * (1 + (tone - 1) * inside[:, None])

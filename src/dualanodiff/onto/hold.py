@@ -1,21 +1,11 @@
 """Hold the image branch to a good picture while the part branch makes the defect that belongs there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, max_pool2d
-
-
-def cells_of(masks: Sequence[np.ndarray], latents: Tensor) -> Tensor:
-    """Masks bool (s, s), one a row of latents (B, c, h, w), as shares (B, 1, h, w) in 0..1 of the cells that may be drawn in.
-
-    A cell that a mask only touches may be drawn in: a defect's edge lies in it.
-    """
-    pixels = torch.stack([torch.from_numpy(mask) for mask in masks])[:, None].float()
-    return (2 * adaptive_avg_pool2d(pixels, (latents.shape[-2], latents.shape[-1]))).clamp(0, 1)
+from torch.nn.functional import max_pool2d
 
 
 @dataclass(frozen=True)

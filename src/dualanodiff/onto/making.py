@@ -14,11 +14,11 @@ from torch import Tensor
 
 from dualanodiff import images
 from dualanodiff.diffusion.sampling import Background
-from dualanodiff.latents import background_picture, encode_pictures
+from dualanodiff.latents import allowed_cells, background_picture, encode_pictures
 from dualanodiff.masks.remake import MaskMaker
 from dualanodiff.masks.result import MaskResult
 from dualanodiff.onto.compose import Composed, Palette, compose
-from dualanodiff.onto.hold import Held, cells_of
+from dualanodiff.onto.hold import Held
 from dualanodiff.onto.judging import Verdict, judge
 from dualanodiff.onto.places import ObjectFinder, Place, Shapes, draw_place, extent, find_object
 from dualanodiff.onto.strange import colors_of, strangeness
@@ -232,7 +232,7 @@ def _denoise(
     base, device = sampler.base, sampler.text.device
     plain = encode_pictures(base, seen).to(device)
     hint = encode_pictures(base, [place.hint for place in places]).to(device)
-    allowed = cells_of([place.allowed for place in places], plain).to(device)
+    allowed = allowed_cells([place.allowed for place in places], plain).to(device)
     held = Held(plain, kind.ground.to(device), allowed)
     background = None
     if kind.background_scale is not None:

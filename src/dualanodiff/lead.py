@@ -16,9 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from dualanodiff.data.shots import Shot, part_target
-from dualanodiff.latents import encode_pictures
+from dualanodiff.latents import allowed_cells, encode_pictures
 from dualanodiff.model.base import Base
-from dualanodiff.onto.hold import cells_of
 from dualanodiff.seeds import numpy_stream
 
 MOVE, SCALE, BEND = 0.03, 0.1, 0.012
@@ -59,7 +58,7 @@ class Lead:
         device = self.base.unet.device
         hint = encode_pictures(self.base, [shape.hint for shape in shapes]).to(device)
         ground = self._ground.to(device)
-        allowed = cells_of([shape.allowed for shape in shapes], hint).to(device)
+        allowed = allowed_cells([shape.allowed for shape in shapes], hint).to(device)
 
         def adjust(clean: Tensor, progress: float) -> Tensor:
             led = progress < share or share >= 1

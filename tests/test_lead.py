@@ -13,12 +13,14 @@ from scipy import ndimage
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import RunError
 from dualanodiff.fitted import load
+from dualanodiff.fitting import Fit
 from dualanodiff.generation import generate_set
+from dualanodiff.images import write_png
+from dualanodiff.lead import Lead, moved
 from dualanodiff.model.base import load_base
-from dualanodiff.onto.lead import Lead, moved
 from dualanodiff.runs import RunFolder
 from dualanodiff.storage import write_json
-from small import SIDE, draw_shots, fit_small
+from small import SIDE, draw_shots, fit_small, small_settings
 
 KEY = (0, 255, 0)
 
@@ -99,7 +101,7 @@ def test_a_defect_of_the_whole_picture_is_led_to_all_of_it() -> None:
 
 
 def test_a_mask_that_would_run_off_the_picture_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dualanodiff.onto.lead.MOVE", 1000.0)
+    monkeypatch.setattr("dualanodiff.lead.MOVE", 1000.0)
     mask = np.zeros((SIDE, SIDE), bool)
     mask[30:34, 30:34] = True
     rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -161,6 +163,28 @@ def test_shots_that_are_gone_are_asked_for_only_where_they_lead(run: RunFolder, 
     assert not (tmp_path / "set").exists()
     assert generate_set(tmp_path / "run", count=1, out=tmp_path / "set", assignments={})["count"] == 1
     assert load(tmp_path / "run", assignments={"sample.lead": "0.5"}, led=False).sampler.lead is None
+
+
+def test_a_mask_that_was_changed_after_the_fit_is_named(tiny_base_folder: Path, tmp_path: Path) -> None:
+    shots = draw_shots(folder=tmp_path / "shots")
+    run = fit_small(tiny_base_folder, tmp_path / "run", shots=shots)
+    mask = shots[1].mask_path
+    assert mask is not None
+    write_png(mask, np.flipud(shots[1].mask))
+    with pytest.raises(RunError, match=rf"{mask.name}: has changed since .* learned from it, .*; fit again, or put it"):
+        load(run.path, assignments={"sample.lead": "0.5"})
+    assert load(run.path).sampler.lead is None
+
+
+def test_previews_of_a_fit_are_led_as_its_pairs_will_be(tiny_base_folder: Path, tmp_path: Path) -> None:
+    base, folder = load_base(str(tiny_base_folder)), RunFolder(tmp_path / "run")
+    settings = small_settings(sample__lead=0.5)
+    shots = draw_shots(folder=tmp_path / "shots")
+    fit = Fit(shots, base, folder, settings, [])
+    fit.encode()
+    leads = fit.sampler().lead
+    assert isinstance(leads, Lead)
+    assert np.array_equal(leads.shape(1, 0).hint, Lead(base, tuple(shots), fit.key, leads.flips).shape(1, 0).hint)
 
 
 def test_a_run_that_learned_from_no_files_is_not_led(tiny_base_folder: Path, tmp_path: Path) -> None:
