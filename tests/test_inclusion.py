@@ -78,12 +78,35 @@ def test_nothing_shown_changes_nothing() -> None:
     assert torch.equal(show(ground, on_magenta(70, 40, 70), MAGENTA, 0.0, (0.0, 0.0)), ground)
 
 
-def test_shots_say_how_much_of_the_hue_is_usual() -> None:
-    rgb = np.full((10, 10, 3), (70, 40, 70), np.uint8)
-    rgb[0, 0] = (255, 0, 255)  # one pixel of a mask that was drawn too wide
-    rgb[5:] = 0  # not the defect
+def test_what_is_shown_stays_a_colour() -> None:
+    white = on_magenta(255, 255, 255)
+    found = show(picture(128, 128, 128), white, MAGENTA, 1.0, (20.0, 60.0))  # limits that a file was edited to
+    assert found.abs().max() <= 1
+
+
+def shot(*levels: int) -> Shot:
+    """A shot whose upper half is a defect of one colour, but for one pixel of a mask that was drawn too wide."""
+    rgb = np.full((10, 10, 3), levels, np.uint8)
+    rgb[0, 0] = MAGENTA
+    rgb[5:] = 0
     mask = np.zeros((10, 10), bool)
     mask[:5] = True
-    least, most = key_tint([Shot(rgb, mask, "shot")], MAGENTA) or (0, 0)
-    assert least == most == round(30 * (2 / 3) ** 0.5, 2)
-    assert key_tint([Shot(rgb, mask, "shot")], (128, 128, 128)) is None
+    return Shot(rgb, mask, "shot")
+
+
+def test_shots_say_how_much_of_the_hue_is_usual() -> None:
+    assert key_tint([shot(70, 40, 70)], MAGENTA) == (0.0, round(30 * (2 / 3) ** 0.5, 2))
+    assert key_tint([shot(40, 70, 40)], MAGENTA) == (-round(30 * (2 / 3) ** 0.5, 2), 0.0)
+
+
+def test_a_colour_that_few_shots_have_counts() -> None:
+    many = [shot(50, 50, 50)] * 30
+    assert key_tint([*many, shot(70, 40, 70)], MAGENTA) == key_tint([shot(70, 40, 70)], MAGENTA)
+
+
+def test_a_key_without_a_hue_and_shots_without_a_defect_tell_nothing() -> None:
+    assert key_tint([shot(70, 40, 70)], (128, 128, 128)) is None
+    assert key_tint([shot(70, 40, 70)], (128, 128, 131)) is None
+    empty = Shot(shot(70, 40, 70).image, np.zeros((10, 10), bool), "empty")
+    assert key_tint([empty], MAGENTA) is None
+    assert key_tint([empty, shot(70, 40, 70)], MAGENTA) == key_tint([shot(70, 40, 70)], MAGENTA)

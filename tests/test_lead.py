@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy import ndimage
 from dualanodiff.data.shots import Shot
 from dualanodiff.errors import RunError
 from dualanodiff.fitted import load
-from dualanodiff.fitting import Fit
+from dualanodiff.fitting import Fit, fit
 from dualanodiff.generation import generate_set
 from dualanodiff.images import write_png
 from dualanodiff.lead import Lead, moved
@@ -109,18 +110,27 @@ def test_a_mask_that_would_run_off_the_picture_stays(monkeypatch: pytest.MonkeyP
     assert np.array_equal(found[1], mask)
 
 
-def test_a_large_shape_is_moved_less_than_a_small_one() -> None:
-    def strays(size: int) -> float:
-        """Mean distance of the shape's middle from where it was, over 12 draws."""
-        mask = np.zeros((SIDE, SIDE), bool)
-        mask[:size, :size] = True
-        mask = np.roll(mask, (SIDE - size) // 2, axis=(0, 1))
-        rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
-        at = np.argwhere(mask).mean(axis=0)
-        found = [moved(rgb, mask, np.random.default_rng(seed))[1] for seed in range(12)]
-        return float(np.mean([np.linalg.norm(np.argwhere(drawn).mean(axis=0) - at) for drawn in found]))
+def spreads(height: int, width: int) -> np.ndarray:
+    """Deviations of the middle's row and column and of the logarithm of the height of a block, over 40 draws."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    mask[top : top + height, left : left + width] = True
+    rgb = np.zeros((SIDE, SIDE, 3), np.uint8)
+    found = [np.argwhere(moved(rgb, mask, np.random.default_rng(seed))[1]) for seed in range(40)]
+    return np.array([[*at.mean(axis=0), np.log(np.ptp(at[:, 0]) + 1)] for at in found]).std(axis=0)
 
-    assert strays(SIDE * 7 // 8) < 0.4 * strays(SIDE // 8)
+
+def test_a_shape_that_extends_far_stays_where_and_as_large_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dualanodiff.lead.BEND", 0.0)
+    small, large, tall = spreads(16, 16), spreads(56, 56), spreads(56, 16)
+    assert (large < 0.5 * small).all()
+    assert tall[0] < 0.5 * small[0]  # a line runs along itself no more than it has room
+    assert tall[1] > 0.7 * small[1]  # but moves aside as far as anything
+
+
+def test_an_empty_mask_leads_nowhere() -> None:
+    empty = Shot(np.zeros((SIDE, SIDE, 3), np.uint8), np.zeros((SIDE, SIDE), bool), "empty")
+    assert not shown(lead_of(None, [empty]), 0).any()
 
 
 def test_the_part_is_the_shape_at_first_and_then_free_about_its_place(tiny_base_folder: Path) -> None:
@@ -165,26 +175,33 @@ def test_shots_that_are_gone_are_asked_for_only_where_they_lead(run: RunFolder, 
     assert load(tmp_path / "run", assignments={"sample.lead": "0.5"}, led=False).sampler.lead is None
 
 
-def test_a_mask_that_was_changed_after_the_fit_is_named(tiny_base_folder: Path, tmp_path: Path) -> None:
+def test_a_shot_that_was_changed_after_the_fit_is_named(tiny_base_folder: Path, tmp_path: Path) -> None:
     shots = draw_shots(folder=tmp_path / "shots")
     run = fit_small(tiny_base_folder, tmp_path / "run", shots=shots)
-    mask = shots[1].mask_path
-    assert mask is not None
-    write_png(mask, np.flipud(shots[1].mask))
-    with pytest.raises(RunError, match=rf"{mask.name}: has changed since .* learned from it, .*; fit again, or put it"):
-        load(run.path, assignments={"sample.lead": "0.5"})
+    for path, changed in ((shots[1].mask_path, np.flipud(shots[1].mask)), (shots[0].path, np.flipud(shots[0].image))):
+        assert path is not None
+        write_png(path, changed)  # each is named before those that come after it in the lineage
+        with pytest.raises(
+            RunError, match=rf"{path.name}: has changed since .* learned from it, .*; fit again, or put"
+        ):
+            load(run.path, assignments={"sample.lead": "0.5"})
     assert load(run.path).sampler.lead is None
 
 
 def test_previews_of_a_fit_are_led_as_its_pairs_will_be(tiny_base_folder: Path, tmp_path: Path) -> None:
-    base, folder = load_base(str(tiny_base_folder)), RunFolder(tmp_path / "run")
-    settings = small_settings(sample__lead=0.5)
+    settings = small_settings(sample__lead=0.5, data__flip_vertical=True, train__max_train_steps=1)
     shots = draw_shots(folder=tmp_path / "shots")
-    fit = Fit(shots, base, folder, settings, [])
-    fit.encode()
-    leads = fit.sampler().lead
-    assert isinstance(leads, Lead)
-    assert np.array_equal(leads.shape(1, 0).hint, Lead(base, tuple(shots), fit.key, leads.flips).shape(1, 0).hint)
+    job = Fit(shots, load_base(str(tiny_base_folder)), RunFolder(tmp_path / "job"), settings, [])
+    job.encode()
+    run = fit(shots, load_base(str(tiny_base_folder)), tmp_path / "run", settings)
+    early, late = job.sampler().lead, load(run.path).sampler.lead
+    assert isinstance(early, Lead)
+    assert isinstance(late, Lead)
+    assert all(np.array_equal(early.shape(i, 0).hint, late.shape(i, 0).hint) for i in range(6))
+    strangers = [replace(shot, mask_path=None) for shot in shots]  # of which a run could not be led
+    job = Fit(strangers, load_base(str(tiny_base_folder)), RunFolder(tmp_path / "other"), settings, [])
+    job.encode()
+    assert job.sampler().lead is None
 
 
 def test_a_run_that_learned_from_no_files_is_not_led(tiny_base_folder: Path, tmp_path: Path) -> None:

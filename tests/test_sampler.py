@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from dualanodiff.data.keycolor import KEY_COLORS
 from dualanodiff.fitted import load
 from dualanodiff.images import is_grey
-from dualanodiff.inclusion import defect_share
+from dualanodiff.inclusion import defect_share, key_tint
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
@@ -73,3 +74,28 @@ def test_shots_of_a_monochrome_camera_make_images_without_colour(tiny_base_folde
 def test_coloured_shots_make_coloured_images(small_run: RunFolder) -> None:
     [pair] = load(small_run.path).generate(1)
     assert not is_grey(np.asarray(pair.image))
+
+
+@pytest.mark.parametrize("color", ["green", "grey"])
+def test_a_run_knows_how_much_of_the_key_colours_hue_its_shots_have(
+    color: str, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = fit_small(tiny_base_folder, tmp_path / "run", data__key_color=color, train__max_train_steps=1)
+    found = load(run.path).sampler.key_tint
+    expected = key_tint(draw_shots(), KEY_COLORS[color])
+    assert (None if found is None else tuple(found)) == expected
+    assert (expected is None) == (color == "grey")
+
+
+def test_the_image_takes_no_tint_of_the_key_along() -> None:
+    tinted = torch.tensor([-1.0, 1.0, -1.0]).view(1, 3, 1, 1).repeat(1, 1, 16, 16)
+    tinted[..., 5:11, 5:11] = torch.tensor([-1.0, -0.6, -1.0]).view(1, 3, 1, 1)
+    latents = torch.stack([torch.zeros(1, 3, 16, 16), tinted])
+    tints = []
+    for limits in (None, (0.0, 0.0)):
+        sampler: Any = PairSampler(
+            Codec(), None, torch.zeros(3, 2, 4), torch.zeros(2, 3, 16, 16), key=(0, 255, 0), key_tint=limits
+        )  # type: ignore[arg-type]
+        image = sampler.show_part(latents, SampleSettings(inclusion=1.0))[0][0, 0]
+        tints.append(float((image[1] - image[0])[7, 7]))
+    assert tints == [pytest.approx(0.4), pytest.approx(0.0, abs=1e-6)]

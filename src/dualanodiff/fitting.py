@@ -302,7 +302,7 @@ class Fit:
     def sampler(self) -> PairSampler:
         """The model as it is now, ready to draw pairs as `generate` will."""
         flips = (self.settings.data.flip_horizontal, self.settings.data.flip_vertical)
-        led = self.settings.sample.lead > 0 and all(shot.path for shot in self.shots)
+        led = self.settings.sample.lead > 0 and all(shot.path and shot.mask_path for shot in self.shots)
         return PairSampler(
             base=self.base,
             dual=self.pair_model.dual,

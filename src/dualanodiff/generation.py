@@ -155,6 +155,8 @@ def _facts(model: FittedModel, run: Path, seed: int, normals: Path | None) -> di
         "normals": str(normals or ""),
         "key": list(model.key),
         "threshold": model.facts["key_threshold"],
+        "key_tint": model.facts.get("key_tint"),
+        "grey": model.facts.get("grey") or None,
         "settings": {group: settings[group] for group in ("sample", "mask", "model")},
     }
 

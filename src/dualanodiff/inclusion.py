@@ -13,7 +13,9 @@ from torch import Tensor
 from dualanodiff.data.shots import Shot
 
 USUAL = (0.05, 0.95)
-"""Of the shots' defect pixels, those between these shares are usual; the rest may be a mask that was drawn too wide."""
+"""Of a shot's defect pixels, those between these shares are usual; the rest may be a mask that was drawn too wide."""
+COLOURED = 20.0
+"""So many grey levels from the grey of its lightness a key colour has a hue."""
 
 
 def show(
@@ -31,28 +33,32 @@ def show(
     axis = torch.from_numpy(_hue(color)).to(image).view(1, 3, 1, 1)
     has, own = ((rgb * axis).sum(dim=1, keepdim=True) for rgb in (shown, image))
     least, most = (own.new_tensor(level) / 127.5 for level in tint)
-    return shown + axis * (torch.minimum(torch.maximum(has, torch.minimum(own, least)), torch.maximum(own, most)) - has)
+    usual = torch.minimum(torch.maximum(has, torch.minimum(own, least)), torch.maximum(own, most))
+    return (shown + axis * (usual - has)).clamp(-1, 1)
 
 
 def key_tint(shots: Sequence[Shot], color: tuple[int, int, int]) -> tuple[float, float] | None:
     """How much of the key colour's hue the shots' defects have, least and most, in grey levels; None where it has none.
 
+    Each shot says what it has, so that a rare colour counts; grey is always among it.
+
     >>> rust = np.full((2, 2, 3), (120, 60, 30), np.uint8)
     >>> key_tint([Shot(rust, np.ones((2, 2), bool), "rust")], (0, 255, 0))
-    (-12.25, -12.25)
+    (-12.25, 0.0)
     """
     axis = _hue(color)
-    if not axis.any():
+    found = [np.quantile(shot.image[shot.mask].astype(np.float32) @ axis, USUAL) for shot in shots if shot.mask.any()]
+    if not axis.any() or not found:
         return None
-    found = np.concatenate([shot.image[shot.mask].astype(np.float32) @ axis for shot in shots])
-    least, most = np.quantile(found, USUAL)
+    least, most = np.min(found, initial=0.0), np.max(found, initial=0.0)
     return round(float(least), 2), round(float(most), 2)
 
 
 def _hue(color: tuple[int, int, int]) -> np.ndarray:
-    """The direction float32 (3,) of length 1 from grey to a colour of the same lightness; zeros for black, grey and white."""
+    """The direction float32 (3,) of length 1 from grey to a colour of the same lightness; zeros where it is nearly grey."""
     away = np.array(color, np.float32) - np.float32(np.mean(color))
-    return away / max(1.0, float(np.linalg.norm(away)))
+    length = float(np.linalg.norm(away))
+    return away / length if length >= COLOURED else np.zeros_like(away)
 
 
 def defect_share(part: Tensor, key: Tensor) -> Tensor:

@@ -86,13 +86,16 @@ class Lead:
 def moved(rgb: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A picture uint8 (s, s, 3) and its mask bool (s, s), moved and bent a little and scaled about the mask's middle.
 
-    The larger the mask, the less it is moved and scaled: one as wide as the picture is not, for it would leave its
-    object. What runs off the picture goes on beyond its edge. A mask that would be lost stays where it was.
+    The further the mask extends, the less it is moved that way and the less it is scaled: what is as wide as the picture
+    would leave its object. What runs off the picture goes on beyond its edge. A mask that would be lost stays where it
+    was.
     """
+    if not mask.any():
+        return rgb, mask
     side, inside = len(mask), np.argwhere(mask)
-    middle, room = inside.mean(axis=0), 1 - float(np.ptp(inside, axis=0).max()) / side
+    middle, room = inside.mean(axis=0), 1 - np.ptp(inside, axis=0) / side
     move = room * MOVE * side * random.standard_normal(2)
-    scale = float(np.exp(room * SCALE * random.standard_normal()))
+    scale = float(np.exp(room.min() * SCALE * random.standard_normal()))
     move[[mask[[0, -1]].any(), mask[:, [0, -1]].any()]] = 0  # what comes in over an edge stays at it
     waves = np.stack([_wave(random, side) for _ in range(2)])
 

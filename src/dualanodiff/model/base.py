@@ -30,6 +30,8 @@ CONFIGS = {
     "unet": "config.json",
     "scheduler": "scheduler_config.json",
 }
+PIXELS = 512 * 512
+"""So many go through the autoencoder at once: more would take more memory and no less time."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,18 @@ class Base:
         The mean of the autoencoder's distribution: the same picture is always the same latents.
         """
         weight = next(self.vae.parameters())
-        mean = self.vae.encode(rgb.to(weight)).latent_dist.mean.float().contiguous()  # type: ignore[union-attr]
-        return (mean - self._shift) * self.vae.config["scaling_factor"]
+        few = max(1, PIXELS // (rgb.shape[-2] * rgb.shape[-1]))
+        means = [self.vae.encode(some.to(weight)).latent_dist.mean.float() for some in rgb.split(few)]  # type: ignore[union-attr]
+        return (torch.cat(means).contiguous() - self._shift) * self.vae.config["scaling_factor"]
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (b, 3, h, w) in [-1, 1], float32, from latents at the UNet's scale."""
         weight = next(self.vae.parameters())
         inner = latents.float() / self.vae.config["scaling_factor"] + self._shift
-        return self.vae.decode(inner.to(weight), return_dict=False)[0].float().clamp(-1, 1).contiguous()
+        few = max(1, PIXELS // (latents.shape[-2] * latents.shape[-1] * self.latent_factor**2))
+        pictures = [self.vae.decode(some.to(weight), return_dict=False)[0].float() for some in inner.split(few)]
+        return torch.cat(pictures).clamp(-1, 1).contiguous()
 
     @property
     def _shift(self) -> float:
