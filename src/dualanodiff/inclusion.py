@@ -13,7 +13,9 @@ from torch import Tensor
 from dualanodiff.data.shots import Shot
 
 USUAL = (0.05, 0.95)
-"""Of a shot's defect pixels, those between these shares are usual; the rest may be a mask that was drawn too wide."""
+"""Of all shots' defect pixels, those between these shares are usual; the rest may be masks that were drawn too wide."""
+MIDDLE = (0.25, 0.75)
+"""Of any one shot's, those between these are, so that a colour counts which few or small shots have."""
 COLOURED = 20.0
 """So many grey levels from the grey of its lightness a key colour has a hue."""
 
@@ -40,17 +42,18 @@ def show(
 def key_tint(shots: Sequence[Shot], color: tuple[int, int, int]) -> tuple[float, float] | None:
     """How much of the key colour's hue the shots' defects have, least and most, in grey levels; None where it has none.
 
-    Each shot says what it has, so that a rare colour counts; grey is always among it.
+    Grey is always among it.
 
     >>> rust = np.full((2, 2, 3), (120, 60, 30), np.uint8)
     >>> key_tint([Shot(rust, np.ones((2, 2), bool), "rust")], (0, 255, 0))
     (-12.25, 0.0)
     """
     axis = _hue(color)
-    found = [np.quantile(shot.image[shot.mask].astype(np.float32) @ axis, USUAL) for shot in shots if shot.mask.any()]
+    found = [shot.image[shot.mask].astype(np.float32) @ axis for shot in shots if shot.mask.any()]
     if not axis.any() or not found:
         return None
-    least, most = np.min(found, initial=0.0), np.max(found, initial=0.0)
+    levels = [np.quantile(np.concatenate(found), USUAL), *(np.quantile(one, MIDDLE) for one in found)]
+    least, most = np.min(levels, initial=0.0), np.max(levels, initial=0.0)
     return round(float(least), 2), round(float(most), 2)
 
 
