@@ -64,7 +64,7 @@ def measure_cost(base: Base, settings: Settings) -> dict[str, Any]:
         "train_seconds": round(step * settings.train.max_train_steps, 1),
         "pair_seconds": round(_seconds(sample, device) * settings.sample.num_inference_steps, 2),
         "weights": weights,
-        "adapter_bytes": 4 * weights,
+        "adapter_bytes": getattr(torch, settings.train.adapter_precision).itemsize * weights,
         "memory_bytes": memory,
         "disk_bytes": 7 * 4 * weights,  # adapters, and two states of weights and optimiser
     }

@@ -25,4 +25,15 @@ def test_a_fit_of_stable_diffusion_fits_a_card_of_12_gb() -> None:
     wishes = {"model.interaction": "lowrank", "train.train_batch_size": 4, "data.resolution": 512}
     plain = forecast_sd15(Settings().updated(wishes, "test"))
     assert 8 < plain["total_gib"] < 12e9 / 2**30
-    assert plain["adapter_bytes"] / 2 < 60e6
+    half = forecast_sd15(Settings().updated({**wishes, "train.adapter_precision": "float16"}, "test"))
+    assert half["adapter_bytes"] == plain["adapter_bytes"] / 2 < 60e6
+
+
+def test_background_compensation_is_counted() -> None:
+    wishes = {"train.train_batch_size": 2, "data.resolution": 256, "model.interaction": "lowrank"}
+    plain, compensated = (
+        forecast_sd15(Settings().updated({**wishes, "model.background": form}, "test")) for form in ("none", "paper")
+    )
+    kept = "kept for the backward pass"
+    assert 1.3 < compensated["gib"][kept] / plain["gib"][kept] < 1.7  # three rows a pair where there were two
+    assert compensated["learned"] > plain["learned"]

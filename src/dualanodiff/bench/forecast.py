@@ -36,14 +36,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, attn: Any) -> Tensor:  # 
     return _Flash.apply(query, key, value).transpose(1, 2).flatten(2)  # type: ignore[union-attr]
 
 
-def kept_bytes(dual: DualUNet, latents: Tensor, timesteps: Tensor, text: Tensor) -> int:
+def kept_bytes(
+    dual: DualUNet, latents: Tensor, timesteps: Tensor, text: Tensor, background: Tensor | None = None
+) -> int:
     """Bytes that the forward pass of a training step keeps for the backward pass, weights aside."""
     weights = {p.untyped_storage()._cdata for p in [*dual.parameters(), *dual.unet.parameters()]}
     kept: list[Tensor] = []  # holds them, so that no two share an address
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor
     ):
-        branch_losses(dual(latents, timesteps, text), torch.zeros_like(latents))
+        branch_losses(dual(latents, timesteps, text, background), torch.zeros_like(latents))
     sizes = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in kept}
     return sum(size for address, size in sizes.items() if address not in weights)
 
@@ -57,10 +59,17 @@ def forecast_sd15(settings: Settings) -> dict[str, Any]:
         if train.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
             unet.train()
-        dual = DualUNet(unet, rank=model.rank, interaction=model.interaction, interaction_rank=model.interaction_rank)
+        dual = DualUNet(
+            unet,
+            rank=model.rank,
+            interaction=model.interaction,
+            interaction_rank=model.interaction_rank,
+            background=model.background,
+        )
         side, pairs = settings.data.resolution // 8, train.train_batch_size
         latents = torch.zeros(2, pairs, 4, side, side)
-        kept = kept_bytes(dual, latents, torch.zeros(pairs, dtype=torch.long), torch.zeros(2, 1, 77, 768))
+        background = None if model.background == "none" else latents[0]
+        kept = kept_bytes(dual, latents, torch.zeros(pairs, dtype=torch.long), torch.zeros(2, 1, 77, 768), background)
     learned = sum(p.numel() for p in dual.parameters()) + TEXT_LAYERS * 4 * 2 * model.text_rank * TEXT_WIDTH
     parts = {
         "unet, bf16": 2 * sum(p.numel() for p in unet.parameters()),
@@ -73,5 +82,5 @@ def forecast_sd15(settings: Settings) -> dict[str, Any]:
         "gib": gib,
         "total_gib": round(sum(parts.values()) / 2**30, 2),
         "learned": learned,
-        "adapter_bytes": 4 * learned,
+        "adapter_bytes": getattr(torch, train.adapter_precision).itemsize * learned,
     }
