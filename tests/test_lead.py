@@ -167,7 +167,8 @@ def test_shots_that_are_gone_are_asked_for_only_where_they_lead(run: RunFolder, 
         file["path"] = str(tmp_path / "gone" / Path(file["path"]).name)
     write_json(tmp_path / "run" / "lineage.json", lineage)
     with pytest.raises(
-        RunError, match=r"lineage.json: the shots .* not all there, .* put them back, or give --set sample.lead=0"
+        RunError,
+        match=r"lineage.json: the shots .* not all there, .* put them back, .*first, or give --set sample.lead=0",
     ):
         generate_set(tmp_path / "run", count=1, out=tmp_path / "set", assignments={"sample.lead": "0.5"})
     assert not (tmp_path / "set").exists()
@@ -182,7 +183,8 @@ def test_a_shot_that_was_changed_after_the_fit_is_named(tiny_base_folder: Path, 
         assert path is not None
         write_png(path, changed)  # each is named before those that come after it in the lineage
         with pytest.raises(
-            RunError, match=rf"{path.name}: has changed since .* learned from it, .*; fit again, or put"
+            RunError,
+            match=rf"{path.name}: has changed since .* learned from it, .*; fit again with another --out, or put",
         ):
             load(run.path, assignments={"sample.lead": "0.5"})
     assert load(run.path).sampler.lead is None

@@ -178,11 +178,16 @@ def find_shots_of(folder: RunFolder, side: int, what: str, way_out: str = "") ->
     """The shots of a run, for `what` takes shapes from them; RunError where they are gone or have changed."""
     shots = read_shots(folder, side)
     if not shots:
-        msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{way_out}"
+        files = [Path(file["path"]) for file in folder.lineage()["files"] if file["role"] in {"shot", "mask"}]
+        first = next((f", {path} first" for path in files if not path.is_file()), "")
+        msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{first}{way_out}"
         raise RunError(msg)
     for file in folder.lineage()["files"]:
         if file["role"] in {"shot", "mask"} and sha256(Path(file["path"])) != file["sha256"]:
-            msg = f"{file['path']}: has changed since {folder.path} learned from it, and {what} takes shapes from it; fit again, or put it back{way_out}"
+            msg = (
+                f"{file['path']}: has changed since {folder.path} learned from it, and {what} takes shapes from it; "
+                f"fit again with another --out, or put it back{way_out}"
+            )
             raise RunError(msg)
     return shots
 
@@ -192,7 +197,9 @@ def _lead(folder: RunFolder, base: Base, settings: Settings, facts: dict[str, An
     if not any(file["role"] == "shot" for file in folder.lineage()["files"]):
         return None
     side = int(facts["resolution"])
-    shots = find_shots_of(folder, side, "drawing whole parts (sample.lead)", ", or give --set sample.lead=0")
+    shots = find_shots_of(
+        folder, side, "drawing whole parts (sample.lead)", ", or give --set sample.lead=0 and a new --out"
+    )
     flips = (settings.data.flip_horizontal, settings.data.flip_vertical)
     return Lead(base, tuple(shots), key_of(facts), flips)
 

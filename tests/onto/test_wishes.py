@@ -106,6 +106,15 @@ def test_the_products_own_good_pictures_are_the_default(product, tmp_path):
         given_wishes("nothing", {"where": None, "box": "1,2,3,4"}, known, out)
 
 
+def test_a_product_whose_folder_is_gone_is_named_and_not_drawn_from_nothing(product, tmp_path):
+    root = product()
+    run = a_run(tmp_path / "run", {"path": str(root / "test" / "scratch" / "000.png"), "role": "shot"})
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"{root}: is gone, .*; put it back, or draw whole parts with --onto nothing"):
+        given_wishes(None, {}, run, tmp_path / "set")
+    assert given_wishes("nothing", {}, run, tmp_path / "set") is None
+
+
 @pytest.mark.parametrize("begun", ["onto", "whole"])
 def test_a_set_goes_on_as_it_was_begun(begun, product, tmp_path):
     shot = {"path": str(product() / "test" / "scratch" / "000.png"), "role": "shot"}

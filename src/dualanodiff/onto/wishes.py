@@ -146,8 +146,7 @@ def find_goods(onto: str, lineage: Mapping[str, Any]) -> tuple[Path, ...]:
             msg = f"--onto {onto}: no pictures; give a folder of good pictures, or `good` for the product's own train/good"
             raise DataError(msg)
         return found
-    shots = [Path(file["path"]) for file in lineage["files"] if file["role"] == "shot"]
-    root = shots[0].parents[2] if shots and len(shots[0].parents) > 2 else Path()
+    root = _product_of(lineage) or Path()
     found = read_category(root.name, root).good if (root / "train").is_dir() else ()
     if not found:
         msg = f"--onto good: no good pictures in {root / 'train' / 'good'}, where this run's product was; give their folder"
@@ -156,11 +155,24 @@ def find_goods(onto: str, lineage: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def has_goods(lineage: Mapping[str, Any]) -> bool:
-    """Whether the product that a run of this lineage has learned from has good pictures, where they were."""
+    """Whether the product that a run of this lineage has learned from has good pictures, where they were.
+
+    DataError where the product's folder is gone, so that nobody knows.
+    """
+    root = _product_of(lineage)
+    if root is not None and not root.is_dir():
+        msg = f"{root}: is gone, where this run's shots and good pictures were; put it back, or draw whole parts with --onto nothing"
+        raise DataError(msg)
     try:
         return bool(find_goods("good", lineage))
     except DualAnoDiffError:
         return False
+
+
+def _product_of(lineage: Mapping[str, Any]) -> Path | None:
+    """The folder of the product whose shots a run of this lineage has learned from; None for shots that were no files."""
+    shots = [Path(file["path"]) for file in lineage["files"] if file["role"] == "shot"]
+    return shots[0].parents[2] if shots and len(shots[0].parents) > 2 else None
 
 
 def begun_from_nothing(out: Path) -> bool:
