@@ -74,6 +74,14 @@ def draw_shots(count: int = 2, folder: Path | None = None) -> list[Shot]:
     return shots
 
 
+def blurred_part(size: int = 16) -> torch.Tensor:
+    """A part (1, 3, size, size) in [-1, 1]: white ground, a black square whose edge is half grey, as a decoder blurs it."""
+    rgb = torch.ones(1, 3, size, size)
+    rgb[..., 4:12, 4:12] = 0.1
+    rgb[..., 5:11, 5:11] = -1
+    return rgb
+
+
 def draw_normals(folder: Path, count: int = 3) -> list[Path]:
     """Files of good pictures: the square without a spot, on a ground that is brighter from picture to picture."""
     paths = [folder / f"{i:03}.png" for i in range(count)]

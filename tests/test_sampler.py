@@ -13,17 +13,9 @@ from dualanodiff.inclusion import defect_share, key_tint
 from dualanodiff.runs import RunFolder
 from dualanodiff.sampler import PairSampler
 from dualanodiff.settings import SampleSettings
-from small import draw_shots, fit_small
+from small import blurred_part, draw_shots, fit_small
 
 WHITE = torch.ones(1, 3, 1, 1)
-
-
-def part(size: int = 16) -> torch.Tensor:
-    """White ground with a black square whose edge is half grey, as a decoder blurs it."""
-    rgb = torch.ones(1, 3, size, size)
-    rgb[..., 4:12, 4:12] = 0.1
-    rgb[..., 5:11, 5:11] = -1
-    return rgb
 
 
 class Codec:
@@ -47,16 +39,16 @@ def show(codec: Codec, latents: torch.Tensor, **settings: Any) -> Any:
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
 def test_the_image_shows_what_the_part_draws_and_the_part_stays(strength: float) -> None:
-    latents = torch.stack([torch.zeros(1, 3, 16, 16), part()])
+    latents = torch.stack([torch.zeros(1, 3, 16, 16), blurred_part()])
     found, parts = show(Codec(), latents, inclusion=strength)
-    torch.testing.assert_close(found[0], strength * defect_share(part(), WHITE) * part())
+    torch.testing.assert_close(found[0], strength * defect_share(blurred_part(), WHITE) * blurred_part())
     assert torch.equal(found[1], latents[1])
-    assert torch.equal(parts, part())
+    assert torch.equal(parts, blurred_part())
 
 
 @pytest.mark.parametrize("settings", [{"inclusion": 0.0}, {"scheduler": "distilled"}])
 def test_what_is_not_asked_for_or_has_been_learned_is_not_done(settings: dict[str, Any]) -> None:
-    codec, latents = Codec(), torch.stack([torch.zeros(1, 3, 16, 16), part()])
+    codec, latents = Codec(), torch.stack([torch.zeros(1, 3, 16, 16), blurred_part()])
     found, parts = show(codec, latents, **settings)
     assert found is latents
     assert parts is None

@@ -176,20 +176,20 @@ def read_shots(folder: RunFolder, side: int) -> list[Shot]:
 
 def find_shots_of(folder: RunFolder, side: int, what: str, way_out: str = "") -> list[Shot]:
     """The shots of a run, for `what` takes shapes from them; RunError where they are gone or have changed."""
-    shots = read_shots(folder, side)
-    if not shots:
-        files = [Path(file["path"]) for file in folder.lineage()["files"] if file["role"] in {"shot", "mask"}]
-        first = next((f", {path} first" for path in files if not path.is_file()), "")
+    files = {Path(file["path"]): file for file in folder.lineage()["files"] if file["role"] in {"shot", "mask"}}
+    gone = [path for path in files if not path.is_file()]
+    if gone or not files:
+        first = f", {gone[0]} first" if gone else ""
         msg = f"{folder.path / 'lineage.json'}: the shots that it names are not all there, and {what} takes shapes from them; put them back{first}{way_out}"
         raise RunError(msg)
-    for file in folder.lineage()["files"]:
-        if file["role"] in {"shot", "mask"} and sha256(Path(file["path"])) != file["sha256"]:
+    for path, file in files.items():
+        if sha256(path) != file["sha256"]:
             msg = (
-                f"{file['path']}: has changed since {folder.path} learned from it, and {what} takes shapes from it; "
+                f"{path}: has changed since {folder.path} learned from it, and {what} takes shapes from it; "
                 f"fit again with another --out, or put it back{way_out}"
             )
             raise RunError(msg)
-    return shots
+    return read_shots(folder, side)
 
 
 def _lead(folder: RunFolder, base: Base, settings: Settings, facts: dict[str, Any]) -> Lead | None:

@@ -343,7 +343,7 @@ class Fit:
         if self.settings.train.preview_steps:
             self._preview(step)
         parts = self.latents.pairs[:, 0, 1].to(self.device)
-        decoded = np.concatenate([to_rgb(self.base.decode(rows)) for rows in parts.split(4)])
+        decoded = to_rgb(self.base.decode(parts))
         masks = [shot.mask for shot in self.shots]
         self.facts |= {"steps": step, "key_threshold": calibrate_threshold(list(decoded), masks, self.key)}
         self.folder.save_start(self.mean, self.facts)

@@ -60,7 +60,7 @@ def rebuild(base: Base, shots: Sequence[Shot]) -> list[np.ndarray]:
     """The pictures after encode and decode."""
     device = next(base.vae.parameters()).device
     latents = encode_pictures(base, [shot.image for shot in shots])
-    return [picture for rows in latents.split(4) for picture in to_rgb(base.decode(rows.to(device)))]
+    return list(to_rgb(base.decode(latents.to(device))))
 
 
 def survival(shots: Sequence[Shot], decoded: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ CONFIGS = {
 }
 PIXELS = 512 * 512
 """So many go through the autoencoder at once: more would take more memory and no less time."""
+_SHIPPED = Path(str(importlib.resources.files("dualanodiff"))) / "bases"
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,6 @@ def channels_last(vae: AutoencoderKL) -> AutoencoderKL:
     The UNet stays as it is: its attention layers would turn every feature map around again.
     """
     return nn.Module.to(vae, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  (unknown to torch's stubs)
-
-
-_SHIPPED = Path(str(importlib.resources.files("dualanodiff"))) / "bases"
 
 
 def _find_folder(name: str) -> Path:
